@@ -1,0 +1,1 @@
+"""What a training step keeps in memory: formulas, a meter and a GPU-free estimator."""

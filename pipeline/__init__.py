@@ -1,0 +1,1 @@
+"""The experiment: trains, evaluates and tabulates what the LoRA-FA paper reports."""
