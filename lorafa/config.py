@@ -1,0 +1,114 @@
+"""The configuration of LoRA-FA."""
+
+import copy
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError
+from peft import LoraConfig
+from torch import nn
+
+from lorafa.layers import new_layer, refuse_unsupported
+
+CONFIG_NAME = "lorafa_config.json"
+
+InitA = Literal["kaiming_uniform", "normal", "ones", "orthogonal"]
+Gradient = Literal["plain", "projected"]
+Recompute = Literal["norm", "activation", "dropout", "loss"]
+
+
+@dataclass
+class LoraFaConfig(LoraConfig):
+    """LoRA with a frozen A (paper §3.1).
+
+    To PEFT it is a LoraConfig: what it saves as adapter_config.json is plain LoRA, and the fields below are
+    saved beside it as lorafa_config.json.
+
+    Args:
+        init_A: Initialisation of A. PEFT's "kaiming_uniform", as in the paper's tables; "normal", N(0, 1),
+            and "ones", the paper's Table 6; "orthogonal", orthonormal rows, eq. 3.
+        gradient: "plain" is the paper's version 1; "projected" multiplies B's gradient by s⁻²(AAᵀ)⁻¹, a later
+            version's, for whichever optimizer is used.
+        recompute: What the base model recomputes in backward instead of saving it (paper §3.2): any of
+            "norm", "activation", "dropout", "loss"; True for all, False for none.
+        layer_fraction: Adapt only the last fraction of each stack of layers, in (0, 1] (paper, Figure 2b).
+
+    Raises:
+        ValueError: On an unknown or impossible value, and on options of LoRA that LoRA-FA does not support.
+    """
+
+    init_A: InitA = field(  # noqa: N815 (the paper's name)
+        default="kaiming_uniform", metadata={"help": "Initialisation of the frozen A."}
+    )
+    gradient: Gradient = field(default="plain", metadata={"help": "Rescaling of B's gradient."})
+    recompute: bool | list[Recompute] = field(default=False, metadata={"help": "What backward recomputes."})
+    layer_fraction: float = field(default=1.0, metadata={"help": "Fraction of the layers that is adapted."})
+
+    def __post_init__(self) -> None:
+        """Validate, and have PEFT build LoRA-FA layers."""
+        super().__post_init__()
+        refuse_unsupported(self)
+        if self.recompute is True:
+            self.recompute = list(get_args(Recompute))
+        self.recompute = sorted(self.recompute or [])
+        _check_choice("init_A", [self.init_A], InitA)
+        _check_choice("gradient", [self.gradient], Gradient)
+        _check_choice("recompute", self.recompute, Recompute)
+        if not 0 < self.layer_fraction <= 1:
+            raise ValueError(f"layer_fraction must be in (0, 1], not {self.layer_fraction}")
+        if not 0 <= self.lora_dropout < 1:
+            raise ValueError(f"lora_dropout must be in [0, 1), not {self.lora_dropout}")
+        self._register_custom_module({nn.Module: new_layer})  # type: ignore[dict-item]  # any callable will do
+
+    def to_lora_config(self) -> LoraConfig:
+        """Return the part of this configuration that plain PEFT knows."""
+        names = [f.name for f in dataclasses.fields(LoraConfig) if f.init]
+        return LoraConfig(**{name: copy.copy(getattr(self, name)) for name in names})
+
+    def save_pretrained(self, save_directory: str, **kwargs: Any) -> None:
+        """Save adapter_config.json for PEFT and lorafa_config.json for the rest."""
+        self.to_lora_config().save_pretrained(save_directory, **kwargs)
+        ours = {name: getattr(self, name) for name in _own_fields()}
+        Path(save_directory, CONFIG_NAME).write_text(json.dumps(ours, indent=2, sort_keys=True))
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str, subfolder: str | None = None, **kwargs: Any
+    ) -> "LoraFaConfig":
+        """Load a configuration saved by LoRA-FA, or LoRA's own with the defaults for what it does not have.
+
+        Args:
+            pretrained_model_name_or_path: Directory or hub id.
+            subfolder: Directory within it.
+            kwargs: As for PEFT's `from_pretrained`.
+        """
+        lora = LoraConfig.from_pretrained(pretrained_model_name_or_path, subfolder=subfolder, **kwargs)
+        folder = Path(pretrained_model_name_or_path, subfolder or "")
+        try:
+            path = folder / CONFIG_NAME
+            if not folder.is_dir():
+                hub, _, _ = cls._split_kwargs(kwargs)
+                path = Path(
+                    hf_hub_download(pretrained_model_name_or_path, CONFIG_NAME, subfolder=subfolder, **hub)
+                )
+            ours = json.loads(path.read_text())
+        except (FileNotFoundError, EntryNotFoundError):
+            ours = {}
+        if unknown := set(ours) - set(_own_fields()):
+            raise ValueError(f"{path} has unknown keys: {', '.join(sorted(unknown))}")
+        names = [f.name for f in dataclasses.fields(LoraConfig) if f.init]
+        return cls(**{name: getattr(lora, name) for name in names}, **ours)
+
+
+def _own_fields() -> list[str]:
+    theirs = {f.name for f in dataclasses.fields(LoraConfig)}
+    return [f.name for f in dataclasses.fields(LoraFaConfig) if f.name not in theirs]
+
+
+def _check_choice(option: str, values: list[Any], choices: Any) -> None:
+    if unknown := set(values) - set(get_args(choices)):
+        raise ValueError(f"{option} must be of {get_args(choices)}, not {', '.join(map(repr, unknown))}")
