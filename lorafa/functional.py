@@ -8,9 +8,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-_LANES = (
-    4  # int16 lanes in one random int64: a mask costs a quarter of the random numbers that it has elements
-)
+_LANES = 4  # int16 lanes in one random int64: four mask elements from one random number
 _LEVELS = 1 << 16
 
 
@@ -60,7 +58,7 @@ def _compute_dtype(x: Tensor) -> torch.dtype:
     return x.dtype
 
 
-class _LoraFa(Function):
+class LoraFa(Function):
     """Y = XW + b + s·dropout(X)A·B, or Y = base + s·dropout(X)A·B for a base that is computed elsewhere.
 
     Shapes are those of `torch.nn.Linear`: weight (out, in), A (r, in), B (out, r).
@@ -162,7 +160,7 @@ def lora_fa_linear(
     """
     if weight.requires_grad or (bias is not None and bias.requires_grad):
         raise ValueError("lora_fa_linear gives weight and bias no gradient: freeze them, or use add_lora_fa")
-    return _LoraFa.apply(x, None, weight, bias, A, B, *_options(scaling, dropout, preconditioner))
+    return LoraFa.apply(x, None, weight, bias, A, B, *_options(scaling, dropout, preconditioner))
 
 
 def add_lora_fa(
@@ -191,7 +189,7 @@ def add_lora_fa(
     Returns:
         Output, (..., out_features), in the dtype of `base`.
     """
-    return _LoraFa.apply(x, base, None, None, A, B, *_options(scaling, dropout, preconditioner))
+    return LoraFa.apply(x, base, None, None, A, B, *_options(scaling, dropout, preconditioner))
 
 
 def _options(
