@@ -29,6 +29,8 @@ class LoraFaConfig(LoraConfig):
     saved beside it as lorafa_config.json.
 
     Args:
+        target_modules: As for LoRA, names or a regular expression; or "all-linear", "attention" or "qv",
+            which `get_lora_fa_model` resolves (`lorafa.targets`).
         init_A: Initialisation of A. PEFT's "kaiming_uniform", as in the paper's tables; "normal", N(0, 1),
             and "ones", the paper's Table 6; "orthogonal", orthonormal rows, eq. 3.
         gradient: "plain" is the paper's version 1; "projected" multiplies B's gradient by s⁻²(AAᵀ)⁻¹, a later

@@ -78,6 +78,7 @@ class LoraFa(Function):
         seed: Tensor | None,
         preconditioner: Tensor | None,
     ) -> Tensor:
+        """Save XA and the mask's seed."""
         dtype = _compute_dtype(x) if base is None else base.dtype
         rows = x.reshape(-1, x.shape[-1]).to(dtype)
         kept = rows if seed is None else rows.masked_fill(dropped(rows, p, seed), 0)
@@ -106,6 +107,7 @@ class LoraFa(Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Give B its gradient from XA, and x its own through the mask drawn again."""
         xa, seed, weight, A, B, preconditioner = ctx.saved_tensors
         rows = grad.reshape(-1, grad.shape[-1])
         grad_x = grad_B = None

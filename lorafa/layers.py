@@ -49,6 +49,13 @@ def is_frozen(module: nn.Module) -> bool:
     return not any(parameter.requires_grad for parameter in module.parameters(recurse=False))
 
 
+def compute_dtype(base: nn.Module) -> torch.dtype:
+    """Dtype in which a base layer computes outside autocast; quantised ones may declare it."""
+    weight = cast(Tensor, base.weight)
+    declared = getattr(base, "compute_dtype", None)
+    return declared or (weight.dtype if weight.is_floating_point() else torch.float16)
+
+
 class LoraFaLayer(LoraLayer):
     """What makes one of PEFT's LoRA layers a LoRA-FA layer: mixed in before the PEFT class."""
 

@@ -141,7 +141,7 @@ class SavedTensorMeter:
             pending.extend(parent for parent, _ in node.next_functions if parent is not None)
             if isinstance(node, BackwardCFunction):
                 for tensor in _tensors_in([*node.saved_tensors, vars(node)]):
-                    self._record(tensor, node.name())
+                    self._record(tensor, type(node).__name__)
 
 
 class _Functions(TorchFunctionMode):

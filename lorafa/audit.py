@@ -1,0 +1,98 @@
+"""What trains in a model, what is frozen, and what its adapted layers will save for backward."""
+
+from dataclasses import dataclass, field
+from typing import cast
+
+import torch
+from peft.tuners.lora import LoraLayer
+from torch import nn
+
+from lorafa.layers import LoraFaLayer, compute_dtype
+
+
+@dataclass(frozen=True)
+class AdaptedLayer:
+    """An adapted linear layer.
+
+    Attributes:
+        name: Qualified name.
+        rank: r.
+        in_features: d_in.
+        out_features: d_out.
+        saved_bytes_per_token: Bytes that one row of its input will save for backward: r elements of the
+            compute dtype, plus, for PEFT's LoRA, the d_in elements that A's gradient needs.
+    """
+
+    name: str
+    rank: int
+    in_features: int
+    out_features: int
+    saved_bytes_per_token: int
+
+
+@dataclass(frozen=True)
+class Audit:
+    """The answer of `audit`.
+
+    Attributes:
+        trainable: Number of elements of each parameter that takes a gradient, by name.
+        frozen: Number of elements of each parameter that does not, by name.
+        layers: The adapted layers, with their active adapters.
+        problems: What contradicts LoRA-FA, one sentence each.
+    """
+
+    trainable: dict[str, int]
+    frozen: dict[str, int]
+    layers: list[AdaptedLayer]
+    problems: list[str] = field(default_factory=list)
+
+    def check(self) -> "Audit":
+        """Return self if nothing contradicts LoRA-FA.
+
+        Raises:
+            RuntimeError: Listing the problems.
+        """
+        if self.problems:
+            raise RuntimeError("not LoRA-FA: " + "; ".join(self.problems))
+        return self
+
+    def __str__(self) -> str:
+        trains, stays = sum(self.trainable.values()), sum(self.frozen.values())
+        lines = [f"trains {trains:,} parameters in {len(self.trainable)} tensors; {stays:,} are frozen"]
+        lines += [
+            f"{layer.name}: {layer.in_features} -> {layer.rank} -> {layer.out_features}, "
+            f"saves {layer.saved_bytes_per_token} bytes a token"
+            for layer in self.layers
+        ]
+        return "\n".join(lines + [f"PROBLEM: {problem}" for problem in self.problems])
+
+
+def audit(model: nn.Module) -> Audit:
+    """List what trains, what is frozen, and what each adapted layer will save for backward.
+
+    Args:
+        model: A model with adapters.
+    """
+    trainable = {name: p.numel() for name, p in model.named_parameters() if p.requires_grad}
+    frozen = {name: p.numel() for name, p in model.named_parameters() if not p.requires_grad}
+    layers, problems = [], []
+    for name, module in model.named_modules():
+        if not isinstance(module, LoraLayer):
+            continue
+        ours = isinstance(module, LoraFaLayer)
+        if not ours:
+            problems.append(f"{name} is PEFT's {type(module).__name__}, which saves its input")
+        if any(p.requires_grad for p in module.base_layer.parameters()):
+            problems.append(f"the base weight or bias of {name} trains")
+        for adapter, lora_A in module.lora_A.items():
+            if any(p.requires_grad for p in lora_A.parameters()):
+                problems.append(f"A of adapter {adapter} in {name} trains")
+        active = [adapter for adapter in module.active_adapters if adapter in module.lora_A]
+        rank = sum(module.r[adapter] for adapter in active)
+        d_in, d_out = cast(int, module.in_features), cast(int, module.out_features)
+        elements = rank if ours else rank + d_in
+        nbytes = elements * torch.empty((), dtype=compute_dtype(module.base_layer)).element_size()
+        layers.append(AdaptedLayer(name, rank, d_in, d_out, nbytes))
+    if not layers:
+        problems.append("no layer is adapted")
+    return Audit(trainable, frozen, layers, problems)

@@ -1,0 +1,37 @@
+"""Dropout that saves the seed of its mask and draws the mask again in backward (paper §3.2)."""
+
+from typing import Any
+
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+from lorafa.functional import dropped, keep_probability, new_seed
+
+
+class ReplayedDropout(Function):
+    """Dropout whose mask belongs to a seed."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, p: float, seed: Tensor) -> Tensor:
+        """Save the seed, 8 bytes."""
+        ctx.save_for_backward(seed)
+        ctx.p = p
+        return x.masked_fill(dropped(x, p, seed), 0).mul_(1 / keep_probability(p))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        """Draw the mask again."""
+        (seed,) = ctx.saved_tensors
+        return grad.masked_fill(dropped(grad, ctx.p, seed), 0).mul_(1 / keep_probability(ctx.p)), None, None
+
+
+class LeanDropout(nn.Dropout):
+    """`torch.nn.Dropout` that keeps no mask."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Drop elements of a tensor of any shape."""
+        if not self.training or not 0 < self.p < 1:
+            return super().forward(x)
+        return ReplayedDropout.apply(x, self.p, new_seed())
