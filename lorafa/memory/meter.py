@@ -108,7 +108,9 @@ class SavedTensorMeter:
 
     def _record(self, tensor: Tensor, op: str) -> None:
         storage = _storage(tensor)
-        if storage in self._owned or isinstance(tensor, nn.Parameter):
+        if isinstance(tensor, nn.Parameter):
+            self._owned.add(storage)
+        if storage in self._owned:
             return
         if known := self._known.get(storage):
             known.op = known.op or op
