@@ -1,0 +1,117 @@
+"""Puts a method on a model, with PEFT's and this library's own classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import nn
+from transformers import PreTrainedModel
+
+from lorafa.memory.models import head_of
+from lorafa.memory.quantization import quantize
+from lorafa.memory.recipe import Recipe, RecipeError
+from lorafa.memory.tracker import block_stacks
+
+TASK_TYPES = {
+    "causal-lm": TaskType.CAUSAL_LM,
+    "seq2seq-lm": TaskType.SEQ_2_SEQ_LM,
+    "sequence-classification": TaskType.SEQ_CLS,
+}
+
+
+def linear_layers(model: nn.Module) -> dict[str, list[list[str]]]:
+    """Paths of the linear layers inside the blocks, by stack and block."""
+    return {
+        stack: [
+            [
+                f"{stack}.{index}.{path}"
+                for path, module in block.named_modules()
+                if isinstance(module, nn.Linear)
+            ]
+            for index, block in enumerate(blocks)
+        ]
+        for stack, blocks in block_stacks(model).items()
+    }
+
+
+def matches(path: str, names: Sequence[str]) -> bool:
+    """Whether the path ends in one of the names, part by part; no names match every path."""
+    return not names or any(path == name or path.endswith(f".{name}") for name in names)
+
+
+def adapt(model: PreTrainedModel, recipe: Recipe, adapted: dict[str, Sequence[bool]]) -> nn.Module:
+    """Prepare a model for the recipe's method.
+
+    Args:
+        model: On any device; changed in place.
+        recipe: Says the method, rank, target modules, precision, quantization and checkpointing.
+        adapted: For each stack, which of its blocks carry adapters.
+
+    Returns:
+        The model to train, in training mode.
+
+    Raises:
+        RecipeError: The recipe's target modules name no linear layer of the model.
+    """
+    layers = linear_layers(model)
+    if recipe.quantization == "nf4":
+        quantize(model, [path for blocks in layers.values() for block in blocks for path in block])
+    if recipe.checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    if recipe.input_gradients or recipe.checkpointing:
+        model.enable_input_require_grads()
+    if recipe.method == "full-ft":
+        return model.train()
+    targets = [
+        path
+        for stack, blocks in layers.items()
+        for block, carries in zip(blocks, adapted[stack], strict=True)
+        for path in block
+        if carries and matches(path, recipe.target_modules)
+    ]
+    if not targets:
+        every = sorted({path.rpartition(".")[2] for blocks in layers.values() for path in blocks[0]})
+        names = ", ".join(recipe.target_modules)
+        raise RecipeError(f"target_modules {names}: no such linear layer; the blocks have {', '.join(every)}")
+    return _with_adapters(model, recipe, targets).train()
+
+
+def _with_adapters(model: PreTrainedModel, recipe: Recipe, targets: list[str]) -> PeftModel:
+    common: dict[str, Any] = {
+        "r": recipe.rank,
+        "lora_alpha": 2 * recipe.rank,
+        "lora_dropout": recipe.adapter_dropout,
+        "target_modules": targets,
+        "task_type": TASK_TYPES[head_of(model.config)],
+    }
+    in_fp32 = recipe.adapter_dtype == "fp32"
+    if recipe.method == "lora-fa":
+        from lorafa import LoraFaConfig, get_lora_fa_model
+
+        config = LoraFaConfig(**common, recompute=list(recipe.recompute))
+        return get_lora_fa_model(model, config, autocast_adapter_dtype=in_fp32)
+    adapted = get_peft_model(model, LoraConfig(**common), autocast_adapter_dtype=in_fp32)
+    if recipe.method == "lora-frozen-a":
+        freeze_a(adapted)
+    return adapted
+
+
+def freeze_a(model: nn.Module) -> None:
+    """Switch off the gradient of every LoRA layer's A: the paper's own implementation of LoRA-FA."""
+    for module in model.modules():
+        if isinstance(module, BaseTunerLayer) and hasattr(module, "lora_A"):
+            module.lora_A.requires_grad_(False)
+
+
+def adapter_parameters(model: nn.Module) -> set[int]:
+    """Ids of the parameters that belong to adapters (trained or not)."""
+    return {
+        id(parameter)
+        for module in model.modules()
+        if isinstance(module, BaseTunerLayer)
+        for name in module.adapter_layer_names
+        for parameter in getattr(module, name).parameters()
+    }

@@ -1,0 +1,64 @@
+"""Linear layers with a 4-bit base weight, in size and in what they allocate (QLoRA)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.autograd import Function
+
+BLOCK = 64  # weights that share one absmax
+ABSMAX_BLOCK = 256  # absmax values that share one second-level absmax
+
+
+def nf4_bytes(numel: int) -> int:
+    """Bytes of `numel` weights in NF4 with double quantization: 4 bits, 8 bits per 64, 32 bits per 64 × 256.
+
+    Source: Dettmers et al. 2023 (QLoRA), §3; bitsandbytes' layout.
+    """
+    blocks = -(-numel // BLOCK)
+    return -(-numel // 2) + blocks + 4 * -(-blocks // ABSMAX_BLOCK)
+
+
+class _DequantizedLinear(Function):
+    """y = x·Wᵀ for a W that is dequantized for the product, and again in backward, and never kept."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: torch.Tensor, packed: torch.Tensor, bias: torch.Tensor | None, shape: torch.Size
+    ) -> torch.Tensor:
+        ctx.save_for_backward(packed)
+        ctx.shape = shape
+        return F.linear(x, x.new_empty(shape), bias)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
+        return grads[0] @ grads[0].new_empty(ctx.shape), None, None, None
+
+
+class NF4Linear(nn.Linear):
+    """A linear layer whose weight has the size of NF4 and whose products dequantize it, as bitsandbytes' do.
+
+    It stands for `bitsandbytes.nn.Linear4bit` where only sizes matter: its numbers mean nothing.
+    """
+
+    def __init__(self, original: nn.Linear) -> None:
+        super().__init__(original.in_features, original.out_features, bias=False, device="meta")
+        packed = torch.empty(nf4_bytes(original.weight.numel()), dtype=torch.uint8, device="meta")
+        self.weight = nn.Parameter(packed, requires_grad=False)
+        self.bias = original.bias
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """Map (…, in_features) to (…, out_features)."""
+        shape = torch.Size((self.out_features, self.in_features))
+        return _DequantizedLinear.apply(input, self.weight, self.bias, shape)
+
+
+def quantize(model: nn.Module, paths: list[str]) -> None:
+    """Put an `NF4Linear` in the place of each linear layer of these paths."""
+    for path in paths:
+        linear = model.get_submodule(path)
+        assert isinstance(linear, nn.Linear)
+        model.set_submodule(path, NF4Linear(linear))

@@ -1,0 +1,106 @@
+"""What is estimated: one fine-tuning step, described completely."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Literal, get_args, get_origin, get_type_hints
+
+import torch
+
+Method = Literal["full-ft", "lora", "lora-frozen-a", "lora-fa"]
+Attention = Literal["eager", "sdpa", "flash"]
+DType = Literal["fp32", "bf16", "fp16"]
+Quantization = Literal["none", "nf4"]
+Optimizer = Literal["adamw", "sgd", "adafactor"]
+Device = Literal["cuda", "cpu"]
+Recomputation = Literal["norm", "activation", "dropout", "loss"]
+
+DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class RecipeError(ValueError):
+    """A recipe that cannot be run; the message names the field and says what would do."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One training step of one model with one method.
+
+    Attributes:
+        model: Built-in name, path of a config.json, or hub id.
+        method: Full-parameter fine-tuning; PEFT's LoRA; PEFT's LoRA with A's `requires_grad` switched off, as
+            the paper has it; or this library's LoRA-FA.
+        rank: Of the adapters.
+        target_modules: Names of the adapted linear layers (the last parts of their path), or () for all
+            linear layers inside the blocks.
+        layer_fraction: Fraction of each stack's blocks, from the last, that carry adapters (paper Figure 2b).
+        batch_size: Sequences per step on this device.
+        source_length: Tokens of a sequence (of the encoder's, in an encoder-decoder), padding included.
+        target_length: Tokens of a decoder's sequence in an encoder-decoder; 0: as the source.
+        dtype: Of the weights.
+        autocast: Of the computation; "none" for the weights'. Mixed precision: fp32 weights and bf16 here.
+        adapter_dtype: Of the adapters; "same" for the weights', fp32 for PEFT's `autocast_adapter_dtype`.
+        attention: "eager" stores the scores; "sdpa", with the mask of a padded batch, gets CUDA's
+            memory-efficient kernel; "flash" has no mask and gets FlashAttention in half precision.
+        adapter_dropout: Probability, on the adapters' input.
+        recompute: What the method recomputes in backward: kinds of `LoraFaConfig.recompute`.
+        checkpointing: Whether whole blocks are recomputed in backward (gradient checkpointing).
+        quantization: Of the blocks' linear layers.
+        shards: Ranks over which the frozen weights are sharded (ZeRO stage 3).
+        optimizer: PyTorch's own, in its multi-tensor form.
+        input_gradients: Whether the embeddings' output requires a gradient (`enable_input_require_grads`).
+        device: Whose kernels to assume.
+    """
+
+    model: str
+    method: Method = "lora-fa"
+    rank: int = 8
+    target_modules: tuple[str, ...] = ()
+    layer_fraction: float = 1.0
+    batch_size: int = 1
+    source_length: int = 512
+    target_length: int = 0
+    dtype: DType = "bf16"
+    autocast: Literal["none", "bf16", "fp16"] = "none"
+    adapter_dtype: Literal["same", "fp32", "bf16", "fp16"] = "same"
+    attention: Attention = "sdpa"
+    adapter_dropout: float = 0.0
+    recompute: tuple[Recomputation, ...] = ()
+    checkpointing: bool = False
+    quantization: Quantization = "none"
+    shards: int = 1
+    optimizer: Optimizer = "adamw"
+    input_gradients: bool = False
+    device: Device = "cuda"
+
+    def __post_init__(self) -> None:
+        self._check_choices()
+        for name in ("rank", "batch_size", "source_length", "shards"):
+            if getattr(self, name) < 1:
+                raise RecipeError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.target_length < 0:
+            raise RecipeError(f"target_length must be at least 0, not {self.target_length}")
+        if not 0 < self.layer_fraction <= 1:
+            raise RecipeError(f"layer_fraction must be in (0, 1], not {self.layer_fraction}")
+        if not 0 <= self.adapter_dropout < 1:
+            raise RecipeError(f"adapter_dropout must be in [0, 1), not {self.adapter_dropout}")
+        if self.recompute and self.method != "lora-fa":
+            raise RecipeError(f"recompute belongs to method lora-fa, not {self.method}")
+        if self.adapter_dtype not in ("same", "fp32", self.dtype):
+            raise RecipeError(
+                f"adapter_dtype must be fp32 or the weights' {self.dtype}, not {self.adapter_dtype}"
+            )
+        if self.method == "full-ft" and self.quantization != "none":
+            raise RecipeError("quantized weights cannot be trained: choose another method than full-ft")
+        if self.method == "full-ft" and self.shards > 1:
+            raise RecipeError("shards divides frozen weights: choose another method than full-ft")
+
+    def _check_choices(self) -> None:
+        hints = get_type_hints(Recipe)
+        for field in fields(self):
+            value, hint = getattr(self, field.name), hints[field.name]
+            if get_origin(hint) is Literal and value not in get_args(hint):
+                raise RecipeError(f"{field.name} must be one of {', '.join(get_args(hint))}, not {value!r}")
+        if unknown := set(self.recompute) - set(get_args(Recomputation)):
+            known = ", ".join(get_args(Recomputation))
+            raise RecipeError(f"recompute must be of {known}, not {', '.join(sorted(unknown))}")

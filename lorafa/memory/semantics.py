@@ -1,0 +1,137 @@
+"""What CUDA would allocate, on tensors that say they live on the CPU.
+
+A CPU-only PyTorch cannot run autograd on fake CUDA tensors, and the CPU's own kernels save other things for
+backward: dropout keeps a mask in the input's dtype where CUDA keeps a bool, attention saves differently, and
+autocast has another list of operators. `CudaSemantics` redirects the calls that differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch.overrides import TorchFunctionMode
+
+# What CUDA's autocast runs in float32 and the CPU's does not.
+# Source: documentation of torch.amp, "CUDA Ops that can autocast to float32".
+AUTOCAST_TO_FLOAT32: frozenset[Callable] = frozenset(
+    {
+        F.cosine_similarity,
+        F.cross_entropy,
+        F.layer_norm,
+        F.log_softmax,
+        F.mse_loss,
+        F.nll_loss,
+        F.rms_norm,
+        F.softmax,
+        F.softplus,
+        torch.cumsum,
+        torch.exp,
+        torch.layer_norm,
+        torch.log,
+        torch.log_softmax,
+        torch.norm,
+        torch.pow,
+        torch.prod,
+        torch.reciprocal,
+        torch.rms_norm,
+        torch.rsqrt,
+        torch.softmax,
+        torch.sum,
+        torch.Tensor.cumsum,
+        torch.Tensor.exp,
+        torch.Tensor.log,
+        torch.Tensor.log_softmax,
+        torch.Tensor.norm,
+        torch.Tensor.pow,
+        torch.Tensor.prod,
+        torch.Tensor.reciprocal,
+        torch.Tensor.rsqrt,
+        torch.Tensor.softmax,
+        torch.Tensor.sum,
+    }
+)
+HALF = (torch.float16, torch.bfloat16)
+
+
+class CudaSemantics(TorchFunctionMode):
+    """Calls what CUDA would call: fused dropout, fused attention, and autocast's float32 list."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is F.dropout:
+            return fused_dropout(*args, **kwargs)
+        if func is F.scaled_dot_product_attention:
+            return fused_attention(*args, **kwargs)
+        if func in AUTOCAST_TO_FLOAT32 and torch.is_autocast_enabled("cpu"):
+            args = [_float32(a) for a in args]
+            kwargs = {name: _float32(value) for name, value in kwargs.items()}
+        return func(*args, **kwargs)
+
+
+def fused_dropout(
+    input: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
+) -> torch.Tensor:
+    """Dropout as CUDA does it: a bool mask is saved for backward."""
+    if p == 0 or not training:
+        return input
+    dropped = torch.native_dropout(input, p, True)[0]
+    return input.copy_(dropped) if inplace else dropped
+
+
+def fused_attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attn_mask: torch.Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> torch.Tensor:
+    """Attention by CUDA's choice: flash for half precision without a mask, else memory-efficient.
+
+    Both save query, key, value, output and one log-sum-exp per query; the second also the mask.
+
+    Args:
+        query: (batch, heads, length, head size), as key and value.
+        key: See query.
+        value: See query.
+        attn_mask: Bool, or added to the scores; broadcast over batch and heads.
+        dropout_p: Replayed from the generator's state in backward: no mask is stored.
+        is_causal: Whether a query sees only keys before it.
+        scale: Of the scores.
+        enable_gqa: Whether keys and values have fewer heads than queries.
+    """
+    if enable_gqa and attn_mask is not None:
+        groups = query.shape[1] // key.shape[1]
+        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    if attn_mask is None and query.dtype in HALF:
+        flash = torch.ops.aten._scaled_dot_product_flash_attention
+        return flash(query, key, value, dropout_p, is_causal, scale=scale)[0]
+    bias = None if attn_mask is None else _bias(attn_mask, query, key)
+    efficient = torch.ops.aten._scaled_dot_product_efficient_attention
+    return efficient(query, key, value, bias, True, dropout_p, is_causal, scale=scale)[0]
+
+
+def _bias(mask: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+    if mask.dtype == torch.bool:
+        mask = torch.zeros_like(mask, dtype=query.dtype).masked_fill_(mask.logical_not(), float("-inf"))
+    return mask.expand(query.shape[0], query.shape[1], query.shape[2], key.shape[2])
+
+
+def _float32(value: Any) -> Any:
+    return value.float() if isinstance(value, torch.Tensor) and value.dtype in HALF else value
+
+
+@contextmanager
+def device_semantics(device: str, autocast: torch.dtype | None) -> Iterator[None]:
+    """Run fake or real CPU tensors as `device` ("cuda" or "cpu") would, in autocast if a dtype is given."""
+    with (
+        torch.autocast("cpu", autocast) if autocast else nullcontext(),
+        CudaSemantics() if device == "cuda" else nullcontext(),
+    ):
+        yield

@@ -1,0 +1,163 @@
+"""One training step as `transformers.Trainer` makes it, recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.optim import Optimizer
+from torch.overrides import TorchFunctionMode
+from transformers import PretrainedConfig
+
+from lorafa.memory.adapt import adapter_parameters
+from lorafa.memory.models import head_of
+from lorafa.memory.recipe import Recipe
+from lorafa.memory.trace import Block, Trace
+from lorafa.memory.tracker import StorageTracker, block_stacks
+
+OPTIMIZERS: dict[str, type[Optimizer]] = {
+    "adamw": torch.optim.AdamW,
+    "sgd": torch.optim.SGD,
+    "adafactor": torch.optim.Adafactor,
+}
+
+
+def batch_of(config: PretrainedConfig, recipe: Recipe) -> dict[str, torch.Tensor]:
+    """A batch of the recipe's shape: int64 ids, labels, and the mask of a padded batch (none for flash)."""
+    source = (recipe.batch_size, recipe.source_length)
+    batch = {"input_ids": torch.zeros(source, dtype=torch.long)}
+    if recipe.attention != "flash":
+        batch["attention_mask"] = torch.ones(source, dtype=torch.long)
+        batch["attention_mask"][:, -1] = 0
+    labels = {
+        "causal-lm": source,
+        "seq2seq-lm": (recipe.batch_size, recipe.target_length or recipe.source_length),
+        "sequence-classification": source[:1],
+    }
+    return batch | {"labels": torch.zeros(labels[head_of(config)], dtype=torch.long)}
+
+
+def new_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
+    """The recipe's optimizer on the parameters that are trained, multi-tensor as is the default on CUDA."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    return OPTIMIZERS[recipe.optimizer](parameters, foreach=recipe.device == "cuda")  # type: ignore[call-arg]
+
+
+class _ItemsOfFakes(TorchFunctionMode):
+    """Lets an optimizer read a number (its step count) from a fake tensor: any will do for sizes."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.Tensor.item and isinstance(args[0], FakeTensor):
+            return 1.0
+        return func(*args, **(kwargs or {}))
+
+
+def trace_step(
+    model: nn.Module, batch: Mapping[str, torch.Tensor], optimizer: Optimizer, first_step: bool = False
+) -> Trace:
+    """Record weights, optimizer state, and one step: forward and loss, backward, optimizer, zeroed gradients.
+
+    Args:
+        model: In training mode; its forward takes the batch and returns an output with a `loss`.
+        batch: Tensors by argument name.
+        optimizer: Over the model's trained parameters, without state.
+        first_step: Make the optimizer's state by a whole first step; else by stepping on zero gradients,
+            which makes the same state for less work.
+    """
+    tracker = StorageTracker()
+    trained = [p for group in optimizer.param_groups for p in group["params"]]
+    with tracker, _ItemsOfFakes(), tracker.watch(model):
+        _add_weights(tracker, model)
+        for tensor in batch.values():
+            tracker.add(tensor, "inputs")
+        tracker.enter("state")
+        if first_step:
+            backward(model(**batch).loss)
+        else:
+            for parameter in trained:
+                parameter.grad = torch.zeros_like(parameter)
+        optimizer.step()
+        optimizer.zero_grad()
+        for state in optimizer.state.values():
+            for value in state.values():
+                if isinstance(value, torch.Tensor) and value.ndim:
+                    tracker.add(value, "optimizer")
+        tracker.enter("forward")
+        loss = model(**batch).loss
+        tracker.enter("backward")
+        backward(loss)
+        tracker.enter("optimizer")
+        for parameter in trained:
+            if parameter.grad is not None:
+                tracker.add(parameter.grad, "gradients")
+        optimizer.step()
+        optimizer.zero_grad()
+    return tracker.trace
+
+
+def backward(loss: torch.Tensor) -> None:
+    """`loss.backward()` with torch function modes left on: what it recomputes must run as forward ran."""
+    engine = torch.autograd.Variable._execution_engine
+    engine.run_backward(
+        (loss,), (torch.ones_like(loss),), False, False, (), allow_unreachable=True, accumulate_grad=True
+    )
+
+
+def _add_weights(tracker: StorageTracker, model: nn.Module) -> None:
+    adapters = adapter_parameters(model)
+    stacks = block_stacks(model)
+    for path, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        tracker.enter("weights", block_of(path, stacks))
+        tracker.add(tensor.detach(), "adapters" if id(tensor) in adapters else "weights")
+
+
+def block_of(path: str, stacks: Mapping[str, Any] | Sequence[str]) -> Block | None:
+    """The block that a parameter's path lies in."""
+    for stack in stacks:
+        if path.startswith(f"{stack}."):
+            return Block(stack, int(path[len(stack) + 1 :].partition(".")[0]))
+    return None
+
+
+@dataclass(frozen=True)
+class ParameterCount:
+    """Elements of a model's parameters, and of the trained ones, by block; shared parameters once."""
+
+    stacks: tuple[str, ...]
+    by_block: tuple[tuple[Block | None, int, int], ...]
+
+    @property
+    def total(self) -> int:
+        """Elements of all parameters."""
+        return sum(total for _, total, _ in self.by_block)
+
+    @property
+    def trainable(self) -> int:
+        """Elements of the parameters that require a gradient."""
+        return sum(trainable for _, _, trainable in self.by_block)
+
+    def repeat(self, plan: Mapping[str, Sequence[int]]) -> ParameterCount:
+        """The count at the depth of the plan (see `Trace.repeat`)."""
+        return ParameterCount(
+            self.stacks,
+            tuple(
+                (block, total * copies, trainable * copies)
+                for block, total, trainable in self.by_block
+                for copies in [1 if block is None else plan[block.stack].count(block.number)]
+            ),
+        )
+
+
+def count_parameters(model: nn.Module) -> ParameterCount:
+    """Count a model's parameters; a parameter packed in 4 bits counts its bytes."""
+    stacks = tuple(block_stacks(model))
+    counts: dict[Block | None, tuple[int, int]] = {}
+    for path, parameter in model.named_parameters():
+        block = block_of(path, stacks)
+        total, trainable = counts.get(block, (0, 0))
+        counts[block] = (total + parameter.numel(), trainable + parameter.numel() * parameter.requires_grad)
+    return ParameterCount(stacks, tuple((block, *count) for block, count in counts.items()))

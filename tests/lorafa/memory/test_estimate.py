@@ -1,0 +1,100 @@
+"""The estimator against real training steps on small real models."""
+
+from collections.abc import Sequence
+
+import pytest
+from torch import nn
+from torch.profiler import ProfilerActivity, profile, record_function
+
+from lorafa.memory.adapt import adapt
+from lorafa.memory.estimate import at_full_depth
+from lorafa.memory.models import HEADS, head_of, load_config
+from lorafa.memory.recipe import DTYPES, Recipe
+from lorafa.memory.semantics import device_semantics
+from lorafa.memory.step import batch_of, new_optimizer, trace_step
+from lorafa.memory.tracker import block_stacks
+
+FAMILIES = ["roberta", "t5", "llama"]
+METHODS = ["full-ft", "lora", "lora-frozen-a", "lora-fa"]
+
+
+def small_recipe(model: str, method: str, **changes: object) -> Recipe:
+    settings = {
+        "rank": 4,
+        "batch_size": 4,
+        "source_length": 96,
+        "target_length": 48,
+        "dtype": "fp32",
+        "attention": "eager",
+        "adapter_dropout": 0.1,
+        "device": "cpu",
+    }
+    return Recipe(model, method, **settings | changes)  # type: ignore[arg-type]
+
+
+def predicted_peak(recipe: Recipe) -> int:
+    """Peak without rounding, which is CUDA's; the CPU allocates what is asked for."""
+    return at_full_depth(recipe).trace.timeline(granularity=1).peak
+
+
+def real_model(recipe: Recipe) -> nn.Module:
+    """The recipe's model with real, random weights, at full depth."""
+    config = load_config(recipe.model)
+    attention = "eager" if recipe.attention == "eager" else "sdpa"
+    model = HEADS[head_of(config)].from_config(
+        config, dtype=DTYPES[recipe.dtype], attn_implementation=attention
+    )
+    model.config.use_cache = False
+    adapted: dict[str, Sequence[bool]] = {s: [True] * len(b) for s, b in block_stacks(model).items()}
+    return adapt(model, recipe, adapted)
+
+
+def tracked_peak(recipe: Recipe) -> int:
+    """Peak of the second of two real steps, by the tracker."""
+    model = real_model(recipe)
+    with device_semantics(recipe.device, None):
+        batch = batch_of(load_config(recipe.model), recipe)
+        trace = trace_step(model, batch, new_optimizer(model, recipe), first_step=True)
+    return trace.timeline(granularity=1).peak
+
+
+def profiled_peak(recipe: Recipe) -> int:
+    """Peak of the second of two real steps, by PyTorch's profiler: sum of what its CPU allocator reports."""
+    batch = batch_of(load_config(recipe.model), recipe)
+    batch_bytes = sum(tensor.nbytes for tensor in batch.values())
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiler:
+        model = real_model(recipe)
+        optimizer = new_optimizer(model, recipe)
+        for step in range(2):
+            with record_function(f"step {step}"):
+                model(**batch).loss.backward()
+                optimizer.step()
+                optimizer.zero_grad()
+    events = sorted(profiler.profiler.kineto_results.events(), key=lambda event: event.start_ns())
+    second = next(event.start_ns() for event in events if event.name() == "step 1")
+    current, peak = batch_bytes, 0
+    for event in events:
+        if event.name() == "[memory]":
+            current += event.nbytes()
+            if event.start_ns() >= second:
+                peak = max(peak, current)
+    return peak
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_agrees_with_a_tracked_real_step(small_models: dict[str, str], family: str, method: str) -> None:
+    recipe = small_recipe(small_models[family], method)
+    assert predicted_peak(recipe) == pytest.approx(tracked_peak(recipe), rel=0.01)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_agrees_with_the_profiler(small_models: dict[str, str], family: str, method: str) -> None:
+    recipe = small_recipe(small_models[family], method)
+    assert predicted_peak(recipe) == pytest.approx(profiled_peak(recipe), rel=0.04)
+
+
+def test_cuda_semantics_agree_with_a_real_step(small_models: dict[str, str]) -> None:
+    recipe = small_recipe(small_models["roberta"], "lora", device="cuda")
+    assert predicted_peak(recipe) == pytest.approx(tracked_peak(recipe), rel=0.01)
