@@ -163,7 +163,7 @@ def test_compiles_in_one_graph(p):
     torch.testing.assert_close(*results)
 
 
-def test_sgd_on_B_is_compressed_sgd_on_W():
+def test_sgd_on_b_is_compressed_sgd_on_the_weight():
     """Paper §3.3: one step of SGD on B changes the weight by -η·A·Aᵀ·dW."""
     x, W, b, A, B = operands(5)
     lr = 0.1
@@ -183,7 +183,7 @@ def test_projected_gradient_is_the_closest_to_full_fine_tuning():
     torch.testing.assert_close(dB, closest)
 
 
-def test_projection_of_an_orthonormal_A_only_rescales():
+def test_projection_of_an_orthonormal_matrix_only_rescales():
     A = torch.linalg.qr(torch.randn(D_IN, R, dtype=torch.float64)).Q.T
     torch.testing.assert_close(projection(A, S), torch.eye(R, dtype=torch.float64) / S**2)
 
@@ -192,7 +192,7 @@ def test_works_under_fake_tensors():
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     with FakeTensorMode():
-        x, W, b, A, B = operands(4)
+        x, W, _, A, B = operands(4)
         with SavedTensorMeter() as meter:
             y = lora_fa_linear(x, torch.nn.Parameter(W, False), None, torch.nn.Parameter(A, False), B, S, 0.1)
             meter.explore(y)
