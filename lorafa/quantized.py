@@ -3,7 +3,7 @@
 from typing import Any
 
 import bitsandbytes as bnb
-from peft.tuners.lora import LoraConfig
+from peft.tuners.lora import LoraConfig, LoraLayer
 from peft.tuners.lora.bnb import Linear4bit as PeftLinear4bit
 from peft.tuners.lora.bnb import Linear8bitLt as PeftLinear8bit
 from peft.utils.integrations import dequantize_bnb_weight
@@ -33,15 +33,49 @@ class _Frozen8bit(Function):
         return (grad @ weight.to(grad.dtype)).to(ctx.dtype), None
 
 
-class LoraFaLinear8bit(LoraFaLayer, PeftLinear8bit):
+class _QuantizedLayer(LoraFaLayer):
+    """Unmerging gives the very weight back: subtracting the adapter and quantising again would not."""
+
+    def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
+        """Merge adapters into the weight, which is dequantised, changed and quantised again."""
+        base: Any = self.base_layer
+        if not self.merged:
+            state = getattr(base, "state", None)  # 8-bit layers keep their scales there
+            self._original = base.weight, state and (state.CB, state.SCB)
+        super().merge(safe_merge=safe_merge, adapter_names=adapter_names)
+
+    def unmerge(self) -> None:
+        """Put the original weight back."""
+        if not self.merged:
+            return
+        base: Any = self.base_layer
+        base.weight, state = self._original
+        if state is None:
+            base.weight.bnb_quantized = True  # PEFT's merge cleared the flag of the old weight too
+        else:
+            base.state.CB, base.state.SCB = state
+        self.merged_adapters.clear()
+        del self._original
+
+
+class LoraFaLinear8bit(_QuantizedLayer, PeftLinear8bit):
     """A bitsandbytes 8-bit linear layer with LoRA-FA adapters."""
 
     def _base_forward(self, x: Tensor) -> Tensor:
         return _Frozen8bit.apply(x, self.base_layer)
 
 
-class LoraFaLinear4bit(LoraFaLayer, PeftLinear4bit):
+class LoraFaLinear4bit(_QuantizedLayer, PeftLinear4bit):
     """A bitsandbytes 4-bit linear layer with LoRA-FA adapters (paper §3.2, QLoRA)."""
+
+    def __init__(self, base_layer: nn.Module, *args: Any, **kwargs: Any) -> None:
+        base: Any = base_layer.get_base_layer() if isinstance(base_layer, LoraLayer) else base_layer
+        if getattr(base.weight.quant_state, "packing_format_for_cpu", False):
+            raise ValueError(
+                "bitsandbytes has packed this layer for inference: adapt it before evaluating it"
+            )
+        base.support_avx512bf16_for_cpu = False  # packing, at the first evaluation, would stop gradients
+        super().__init__(base_layer, *args, **kwargs)
 
 
 def new_quantized_layer(
