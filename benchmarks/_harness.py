@@ -165,7 +165,8 @@ def measure(
         results.append(
             Result(
                 method,
-                *saved[method],
+                saved=saved[method][0],
+                saved_cpu=saved[method][1],
                 seconds=statistics.median(times[method]) if rounds else float("nan"),
                 time_ratio=ratio or None,
                 saved_ratio=saved[method][0] / saved[BASELINE][0] if BASELINE in saved else None,
