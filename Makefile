@@ -1,0 +1,48 @@
+# make tables [CORES=N] [PROFILE=mini|smoke|paper]   every table of the profile, set-up included
+# make test | lint | format | lock | clean
+PYTHON ?= python3
+CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
+PROFILE ?= mini
+VENV := .venv
+BIN := $(abspath $(VENV))/bin
+RUN := PATH="$(BIN):$$PATH"
+
+.PHONY: tables test lint format lock clean
+
+tables: $(VENV)/installed
+	$(RUN) snakemake --cores $(CORES) --config profile=$(PROFILE) -- tables
+
+test: $(VENV)/installed
+	$(RUN) python -m pytest
+
+lint: $(VENV)/installed
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	$(RUN) mypy
+	$(RUN) snakefmt --check Snakefile pipeline/rules
+	$(RUN) snakemake --lint
+
+format: $(VENV)/installed
+	$(RUN) ruff check --fix .
+	$(RUN) ruff format .
+	$(RUN) snakefmt Snakefile pipeline/rules
+
+# The environment, exactly as tested. A changed lock or pyproject.toml installs it anew.
+$(VENV)/installed: requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	touch $@
+
+# Resolves pyproject.toml afresh; environment.yml follows by hand, and a test compares them.
+lock:
+	$(PYTHON) -m venv $(VENV)-lock
+	$(VENV)-lock/bin/python -m pip install --quiet torch==2.13.0
+	$(VENV)-lock/bin/python -m pip install --quiet --editable ".[pipeline,quantization,dev]"
+	(echo "# Every package of the tested environment, exact. Regenerate with: make lock"; \
+	 $(VENV)-lock/bin/python -m pip freeze --exclude-editable | sed 's/+cpu//') > requirements.lock
+	rm -r $(VENV)-lock
+
+clean:
+	rm -rf results/mini results/smoke .snakemake

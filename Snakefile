@@ -1,0 +1,62 @@
+# The tables and figures of the LoRA-FA paper. What there is to do is described in conf/ and derived by pipeline/dag.py.
+#
+#   snakemake --cores 2 tables                            the mini profile
+#   snakemake --cores 8 tables --config profile=paper     the paper's models and data
+#   snakemake -n tables --config profile=paper            only say what would be done
+#
+# --config overrides="budget.max_steps=10 trainer=default" changes every run, as on the command line of a run.
+
+import re
+import shlex
+import time
+from pathlib import Path
+
+from snakemake.utils import min_version
+
+from pipeline import worker
+from pipeline.dag import make_plan
+from pipeline.errors import PipelineError
+from pipeline.status import summary
+
+min_version("9.0")
+
+STARTED = time.time()
+WORKER = worker.Worker()
+
+try:
+    PROFILE = config.get("profile", "mini")
+    OVERRIDES = shlex.split(config.get("overrides", ""))
+    PLAN = make_plan(PROFILE, OVERRIDES)
+except PipelineError as error:
+    raise WorkflowError(str(error)) from None
+
+RESULTS = PLAN.profile.results
+
+
+def mirror_root(provenance, repository):
+    """The mirror's folder: what is above `models/...` and `datasets/...`."""
+    return Path(provenance).parents[len(Path(repository).parts)]
+
+
+include: "pipeline/rules/assets.smk"
+include: "pipeline/rules/train.smk"
+include: "pipeline/rules/tables.smk"
+
+
+localrules:
+    mirror,
+    tables,
+
+
+onstart:
+    WORKER.start()
+
+
+onsuccess:
+    WORKER.stop()
+    print(summary(PLAN, STARTED))
+
+
+onerror:
+    WORKER.stop()
+    print(summary(PLAN, STARTED))

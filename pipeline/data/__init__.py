@@ -1,0 +1,1 @@
+"""Data sets, tokenized for training and evaluation."""

@@ -1,0 +1,72 @@
+"""GLUE tasks as token ids and labels."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from datasets import Dataset, concatenate_datasets, load_dataset
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from pipeline.assets import Source
+from pipeline.config import Task
+from pipeline.errors import AssetError
+
+
+@dataclass(frozen=True)
+class GlueData:
+    """A task's training examples, and its validation splits one after the other.
+
+    Attributes:
+        train: Columns `input_ids`, `attention_mask` (and `token_type_ids`), `labels`.
+        validation: The same columns; the splits in the task's order.
+        validation_sizes: The number of examples of each validation split.
+    """
+
+    train: Dataset
+    validation: Dataset
+    validation_sizes: dict[str, int]
+
+
+def load(
+    source: Source, task: Task, tokenizer: PreTrainedTokenizerBase, max_length: int, cache: Path
+) -> GlueData:
+    """Loads and tokenizes a task; texts are cut at `max_length` tokens and padded later, batch by batch.
+
+    Args:
+        source: The repository.
+        task: Which subset, splits and columns.
+        tokenizer: The model's.
+        max_length: Tokens of the longest example, special tokens included.
+        cache: Where prepared copies of a mirror's data may stay; the hub's stay in the Hugging Face cache.
+
+    Raises:
+        AssetError: The data set has not the task's splits or columns.
+    """
+    try:
+        folder = str(cache / "datasets" / source.version) if source.version else None
+        splits = load_dataset(source.path, task.subset, revision=source.revision, cache_dir=folder)
+    except (FileNotFoundError, ValueError) as error:
+        raise AssetError(f"{source.path} has no usable data set {task.subset}: {error}") from error
+    for split in (task.train_split, *task.validation_splits):
+        if split not in splits:
+            raise AssetError(f"{source.path}, {task.subset}: no split {split}, only {', '.join(splits)}")
+        missing = {*task.text_columns, "label"} - set(splits[split].column_names)
+        if missing:
+            raise AssetError(f"{source.path}, {task.subset}, {split}: no column {', '.join(sorted(missing))}")
+
+    def tokenize(batch: dict[str, list[str]]) -> dict[str, list[list[int]]]:
+        texts = [batch[column] for column in task.text_columns]
+        return tokenizer(*texts, truncation=True, max_length=max_length)
+
+    def prepare(split: str) -> Dataset:
+        raw = splits[split]
+        extra = [column for column in raw.column_names if column != "label"]
+        return raw.map(tokenize, batched=True, remove_columns=extra).rename_column("label", "labels")
+
+    validation = [prepare(split) for split in task.validation_splits]
+    return GlueData(
+        train=prepare(task.train_split),
+        validation=concatenate_datasets(validation),
+        validation_sizes={
+            split: len(part) for split, part in zip(task.validation_splits, validation, strict=True)
+        },
+    )

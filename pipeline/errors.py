@@ -1,0 +1,17 @@
+"""Errors that a user can act on: each says what is wrong, where, and what to do."""
+
+
+class PipelineError(Exception):
+    """A failure whose message is meant for the user; entry points print it as one line, without a traceback."""
+
+
+class ConfigError(PipelineError):
+    """A value in conf/ or on the command line cannot be used."""
+
+
+class AssetError(PipelineError):
+    """A model, a data set or a package is missing or damaged."""
+
+
+class RecordError(PipelineError):
+    """The record of a run cannot be read or written."""

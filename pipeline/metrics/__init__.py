@@ -1,0 +1,1 @@
+"""Scores, as `evaluate.Metric` subclasses that need no download."""

@@ -1,0 +1,1 @@
+"""Pretrained models, loaded in the precision that the method trains them in."""

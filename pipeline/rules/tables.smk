@@ -1,0 +1,28 @@
+# Tables in Markdown, LaTeX, CSV and HTML from the records of the runs.
+
+
+rule tables:
+    input:
+        expand(f"{RESULTS}/tables/{{table}}.md", table=PLAN.experiments),
+        [record for table in PLAN.experiments for record in PLAN.record_paths(table)],  # else a deleted run stays deleted
+
+
+rule table:
+    input:
+        lambda wildcards: PLAN.record_paths(wildcards.table),
+    output:
+        multiext(f"{RESULTS}/tables/{{table}}", ".md", ".tex", ".csv", ".html"),
+    log:
+        f"{RESULTS}/logs/tables/{{table}}.log",
+    benchmark:
+        f"{RESULTS}/logs/tables/{{table}}.tsv"
+    wildcard_constraints:
+        table="|".join(PLAN.experiments),
+    conda:
+        "../../environment.yml"
+    params:
+        layout=lambda wildcards: PLAN.layout(wildcards.table),
+        overrides=[f"profile={PROFILE}", *OVERRIDES],
+    shell:
+        "python -m pipeline.tables {wildcards.table} {params.overrides:q} > {log} 2>&1"
+        " || (tail -n 20 {log} >&2; exit 1)"

@@ -1,0 +1,31 @@
+"""What of a plan is done."""
+
+import time
+from pathlib import Path
+
+from pipeline import records
+from pipeline.dag import Plan
+
+
+def summary(plan: Plan, started: float) -> str:
+    """Returns one line for the end of a DAG run: runs done now, runs reused, wall time, and where the tables are.
+
+    Args:
+        plan: The profile's plan.
+        started: When the DAG run began, in seconds since the epoch.
+    """
+    finished = [
+        path.stat().st_mtime for run in plan.runs.values() if (path := _record(run.directory)).exists()
+    ]
+    done = sum(modified >= started for modified in finished)
+    minutes, seconds = divmod(round(time.time() - started), 60)
+    tables = [Path(plan.profile.results, "tables", f"{name}.md") for name in plan.experiments]
+    where = ", ".join(str(path) for path in tables if path.exists()) or "none yet"
+    return (
+        f"Profile {plan.profile.name}: {done} runs done in {minutes} min {seconds} s, {len(finished) - done} reused, "
+        f"{len(plan.runs) - len(finished)} left. Tables: {where}"
+    )
+
+
+def _record(directory: str) -> Path:
+    return Path(directory, records.NAME)

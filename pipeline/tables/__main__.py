@@ -1,0 +1,34 @@
+"""Writes a table from the records of its runs: `python -m pipeline.tables table2 profile=mini`."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from pipeline.dag import Plan, make_plan
+from pipeline.errors import ConfigError
+from pipeline.job import job
+from pipeline.tables import glue, render
+from pipeline.tables.table import Table
+
+BUILDERS: dict[str, Callable[[Plan, str], Table]] = {"glue": glue.build}
+
+
+@job
+def main() -> None:
+    """Runs the command line."""
+    parser = argparse.ArgumentParser(prog="python -m pipeline.tables", description=__doc__)
+    parser.add_argument("table", help="a file of conf/experiment, without .yaml")
+    parser.add_argument("overrides", nargs="*", help="profile=NAME, and more Hydra overrides for every run")
+    arguments = parser.parse_args()
+    profiles = [item.removeprefix("profile=") for item in arguments.overrides if item.startswith("profile=")]
+    others = [item for item in arguments.overrides if not item.startswith("profile=")]
+    plan = make_plan(profiles[-1] if profiles else "mini", others)
+    if arguments.table not in plan.experiments:
+        raise ConfigError(f"no table '{arguments.table}'; there is {', '.join(plan.experiments)}")
+    table = BUILDERS[plan.experiments[arguments.table].kind](plan, arguments.table)
+    for file in render.write(table, Path(plan.profile.results, "tables")):
+        print(file)
+
+
+if __name__ == "__main__":
+    main()

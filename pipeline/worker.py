@@ -1,0 +1,205 @@
+"""A warm process that jobs fork from, so that importing torch and transformers is paid once and not per run.
+
+`python -m pipeline.worker run MODULE ARGUMENT...` does what `python -m MODULE ARGUMENT...` does. Where LORAFA_WORKER
+names the socket of a running `serve`, the module runs in a fork of that process, with this process's environment,
+folder and standard streams; else it runs right here. A killed client takes its fork with it.
+"""
+
+import argparse
+import importlib
+import json
+import os
+import runpy
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+SOCKET = "LORAFA_WORKER"
+PRELOAD = ("pipeline.training", "pipeline.provenance", "hydra.main")
+STREAMS = (0, 1, 2)
+
+
+class Worker:
+    """A worker for the jobs of this process and of what it starts, where the system can have one (Linux)."""
+
+    def __init__(self) -> None:
+        self._folder: TemporaryDirectory[str] | None = None
+        self._server: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Starts it; jobs find it through the environment."""
+        if not hasattr(os, "pidfd_open"):
+            return
+        self._folder = TemporaryDirectory(prefix="lorafa-")
+        path = os.path.join(self._folder.name, "worker")
+        os.environ[SOCKET] = path
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "TRANSFORMERS_VERBOSITY": "error"}
+        command = [sys.executable, "-m", "pipeline.worker", "serve", path, "--owner", str(os.getpid())]
+        self._server = subprocess.Popen(command, env=environment, start_new_session=True)  # noqa: S603 - our own
+        while not os.path.exists(path) and self._server.poll() is None:
+            time.sleep(0.01)
+
+    def stop(self) -> None:
+        """Ends it, and with it what still runs in it."""
+        if self._server is None or self._folder is None:
+            return
+        os.environ.pop(SOCKET, None)
+        self._server.terminate()
+        self._server.wait()
+        self._folder.cleanup()
+        self._server = self._folder = None
+
+
+def run(module: str, arguments: list[str]) -> int:
+    """Runs a module in a fork of the worker, or here when there is none, and returns its exit code."""
+    path = os.environ.get(SOCKET)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        try:
+            if path is None:
+                raise FileNotFoundError
+            connection.connect(path)
+        except (FileNotFoundError, ConnectionRefusedError):
+            return _execute(module, arguments)
+        request = {
+            "module": module,
+            "arguments": arguments,
+            "folder": os.getcwd(),
+            "environment": dict(os.environ),
+        }
+        message = json.dumps(request).encode()
+        connection.sendall(len(message).to_bytes(8))
+        connection.sendall(message)
+        socket.send_fds(connection, [b"."], list(STREAMS))
+        reply = connection.recv(8)
+    return int.from_bytes(reply, signed=True) if reply else 1
+
+
+def serve(path: str, owner: int) -> None:
+    """Answers requests on a socket until the owner ends; one fork for each."""
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener,
+        selectors.DefaultSelector() as selector,
+    ):
+        listener.bind(path)
+        listener.listen(1024)
+        for module in PRELOAD:
+            importlib.import_module(module)
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        selector.register(listener, selectors.EVENT_READ, "request")
+        selector.register(os.pidfd_open(owner), selectors.EVENT_READ, "owner ended")
+        while True:
+            for key, _ in selector.select():
+                if key.data == "owner ended":
+                    return
+                if key.data == "request":
+                    connection, _ = listener.accept()
+                    try:
+                        request, streams = _read_request(connection)
+                    except ConnectionError:
+                        connection.close()
+                        continue
+                    child = _fork(request, streams)
+                    finished = os.pidfd_open(child)
+                    selector.register(connection, selectors.EVENT_READ, ("client left", child, None))
+                    selector.register(finished, selectors.EVENT_READ, ("child ended", child, connection))
+                elif key.data[0] == "client left":
+                    selector.unregister(key.fileobj)
+                    os.killpg(key.data[1], signal.SIGKILL)
+                else:
+                    _, child, connection = key.data
+                    _reply(selector, connection, child)
+                    selector.unregister(key.fd)
+                    os.close(key.fd)
+
+
+def _reply(selector: selectors.BaseSelector, connection: socket.socket, child: int) -> None:
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if connection in [key.fileobj for key in selector.get_map().values()]:
+        selector.unregister(connection)
+        connection.sendall(code.to_bytes(8, signed=True))
+    connection.close()
+
+
+def _read_request(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
+    size = int.from_bytes(_receive(connection, 8))
+    request = json.loads(_receive(connection, size))
+    _, streams, _, _ = socket.recv_fds(connection, 1, len(STREAMS))
+    return request, streams
+
+
+def _fork(request: dict[str, Any], streams: list[int]) -> int:
+    child = os.fork()
+    if child:
+        os.setpgid(child, child)
+        for stream in streams:
+            os.close(stream)
+        return child
+    os.setpgid(0, 0)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    code = 1
+    try:
+        for stream, target in zip(streams, STREAMS, strict=True):
+            os.dup2(stream, target)
+        os.chdir(request["folder"])
+        sys.path[0] = request["folder"]  # as `python -m` has it
+        os.environ.clear()
+        os.environ.update(request["environment"])
+        code = _execute(request["module"], request["arguments"])
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _receive(connection: socket.socket, size: int) -> bytes:
+    parts = []
+    while size:
+        part = connection.recv(size)
+        if not part:
+            raise ConnectionError("the client left in the middle of its request")
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
+
+
+def _execute(module: str, arguments: list[str]) -> int:
+    sys.argv = [module, *arguments]
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def main() -> None:
+    """Runs the command line."""
+    parser = argparse.ArgumentParser(prog="python -m pipeline.worker", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    run_parser = commands.add_parser("run", help="run a module, in a fork of the worker if there is one")
+    run_parser.add_argument("module")
+    run_parser.add_argument("arguments", nargs=argparse.REMAINDER)
+    serve_parser = commands.add_parser("serve", help="be the worker")
+    serve_parser.add_argument("socket", type=Path)
+    serve_parser.add_argument("--owner", type=int, required=True, help="process id to end with")
+    arguments = parser.parse_args()
+    if arguments.command == "serve":
+        serve(str(arguments.socket), arguments.owner)
+    else:
+        sys.exit(run(arguments.module, arguments.arguments))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+from itertools import product
+
+import pytest
+
+from pipeline.config import CONF, compose_experiment, compose_run
+from pipeline.errors import ConfigError
+
+
+def choices(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+@pytest.mark.parametrize("model", choices("model"))
+def test_every_combination_composes(model):
+    profile = "mini" if model == "minilm" else "paper"
+    for method, task in product(choices("method"), choices("task")):
+        run, _ = compose_run([f"profile={profile}", f"model={model}", f"method={method}", f"task={task}"])
+        assert (run.model.name, run.method.name, run.task.name) == (model, method, task)
+
+
+@pytest.mark.parametrize("profile", choices("profile"))
+@pytest.mark.parametrize("name", choices("experiment"))
+def test_every_experiment_composes(profile, name):
+    experiment, settings = compose_experiment(name, [f"profile={profile}"])
+    assert experiment.name == name
+    assert settings.name == profile
+    for group in ("model", "method", "task"):
+        assert set(getattr(experiment, f"{group}s")) <= set(choices(group))
+
+
+def test_the_paper_profile_is_the_paper_recipe():
+    base, _ = compose_run(["profile=paper", "model=roberta-base", "method=lora-fa", "task=mrpc"])
+    large, _ = compose_run(["profile=paper", "model=roberta-large", "method=lora", "task=mnli"])
+    assert (base.model.repository, large.model.repository) == (
+        "FacebookAI/roberta-base",
+        "FacebookAI/roberta-large",
+    )
+    assert (base.budget.batch_size, large.budget.batch_size) == (64, 32)
+    assert base.budget.max_length == large.budget.max_length == 128
+    assert base.rank == large.rank == 8
+    assert len(base.profile.seeds) == 3
+    assert base.alpha / base.rank == 4
+    assert base.budget.max_steps is None and base.budget.epochs == 30
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("task=foo", "conf/task/foo.yaml does not exist; task is one of cola, mnli, mrpc"),
+        ("model=bert", "conf/model/bert.yaml does not exist; model is one of minilm"),
+        ("rank=0", "command line: rank: must be at least 1, got 0"),
+        ("lr=-1", "command line: lr: must be greater than 0, got -1.0"),
+        ("seed=a", "command line: seed: Value 'a' of type 'str' could not be converted to Integer"),
+        ("method.rank=-3", "command line: method.rank: must be at least 1"),
+        ("+method.dropuot=0.1", "command line: method.dropuot: unknown key"),
+        ("method.dropuot=0.1", "Could not override 'method.dropuot'"),
+        ("method.dropout=1", "command line: method.dropout: must be at least 0 and below 1, got 1.0"),
+        ("method.targets=null", "command line: method.targets: lora-fa needs target modules: one of all, qv"),
+        ("method.targets=mlp", "no target modules 'mlp', only all, qv"),
+        ("model.frozen_dtype=float17", "model.frozen_dtype: must be one of float32, bfloat16, float16"),
+        ("budget.max_steps=null", "give either epochs or max_steps"),
+        ("budget.evaluations=1000", "more than max_steps"),
+        ("nonsense", "missing EQUAL"),
+    ],
+)
+def test_bad_input_is_one_clear_line(override, message):
+    with pytest.raises(ConfigError) as caught:
+        compose_run([override])
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_bad_value_in_a_file_names_the_file(tmp_path, monkeypatch):
+    import shutil
+
+    from hydra.core.global_hydra import GlobalHydra
+
+    from pipeline import config
+
+    shutil.copytree(CONF, tmp_path / "conf")
+    file = tmp_path / "conf/method/lora-fa.yaml"
+    monkeypatch.setattr(config, "CONF", tmp_path / "conf")
+    original = file.read_text()
+    broken = {
+        original.replace("rank: 8", "rank: 0"): "conf/method/lora-fa.yaml: rank: must be at least 1, got 0",
+        original.replace("rank: 8", "rnak: 8"): "conf/method/lora-fa.yaml: rank: missing",
+        original + "colour: red\n": "conf/method/lora-fa.yaml: colour: unknown key",
+        original.replace("dropout: 0.0", "dropout: much"): "conf/method/lora-fa.yaml: dropout: Value 'much'",
+        original.replace(
+            "  minilm:", "  maxilm:"
+        ): "conf/method/lora-fa.yaml: lr: no learning rate for model minilm",
+    }
+    try:
+        for text, message in broken.items():
+            file.write_text(text)
+            GlobalHydra.instance().clear()
+            with pytest.raises(ConfigError) as caught:
+                compose_run(["method=lora-fa"])
+            assert str(caught.value).startswith(message)
+    finally:
+        GlobalHydra.instance().clear()
+
+
+def test_a_method_without_a_rank_refuses_one():
+    with pytest.raises(ConfigError, match="command line: rank: method full-ft has no rank"):
+        compose_run(["method=full-ft", "rank=8"])
+
+
+def test_identity_holds_what_changes_a_result_and_nothing_else():
+    def identity(*overrides: str) -> dict:
+        return compose_run(overrides)[0].identity()
+
+    same = identity()
+    for override in ("profile.seeds=[7]", "method.label=x", "profile.threads=2", "method.lr.roberta-base=1"):
+        assert identity(override) == same, override
+    for override in (
+        "seed=1",
+        "lr=1",
+        "rank=4",
+        "method.dropout=0.5",
+        "budget.max_steps=9",
+        "task=rte",
+        "alpha=1",
+    ):
+        assert identity(override) != same, override

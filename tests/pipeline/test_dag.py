@@ -1,0 +1,151 @@
+"""The DAG from end to end on the tiny mirror, in a copy of the project whose conf/ the tests may edit."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline import records
+
+ROOT = Path(__file__).parents[2]
+PARTS = ("Snakefile", "conf", "lorafa", "pipeline", "profiles", "results/paper", "environment.yml")
+
+
+class Project:
+    """A copy of the project, with what it needs to run the tiny mirror."""
+
+    def __init__(self, folder: Path, overrides: list[str]):
+        self.folder = folder
+        for part in PARTS:
+            source, target = ROOT / part, folder / part
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
+        self.overrides = overrides
+
+    def snakemake(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        overrides = " ".join(self.overrides)
+        command = ["snakemake", "--cores", "2", "tables", *arguments]
+        command += ["--config", "profile=smoke", f"overrides={overrides}"]
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(self.folder),
+            "LORAFA_CACHE": str(self.folder / ".cache"),
+        }
+        environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+        return subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True)
+
+    def planned(self) -> dict[str, int]:
+        """How many jobs of each rule would run now."""
+        output = self.snakemake("-n").stdout
+        return {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", output, re.MULTILINE)}
+
+    @property
+    def records(self) -> list[Path]:
+        return sorted((self.folder / "results/smoke/runs").rglob(records.NAME))
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory, tiny_overrides) -> Project:
+    project = Project(tmp_path_factory.mktemp("project"), tiny_overrides)
+    result = project.snakemake()
+    assert result.returncode == 0, result.stderr
+    assert "Profile smoke: 8 runs done in" in result.stdout
+    assert result.stdout.count("method=lora-fa/task=sst2/") == 1, "one line for each finished run"
+    return project
+
+
+def test_every_run_and_table_is_there(project):
+    assert len(project.records) == 8
+    tables = project.folder / "results/smoke/tables"
+    assert {path.name for path in tables.iterdir()} == {
+        f"table2.{ending}" for ending in ("md", "tex", "csv", "html")
+    }
+    assert "MiniLM (Lo-FA)" in (tables / "table2.md").read_text()
+
+
+def test_a_record_s_command_is_the_run(project):
+    record = records.read(project.records[0])
+    command = record["run_info"]["command"]
+    assert command.startswith("python -m pipeline.train profile=smoke ")
+    again = subprocess.run(
+        [sys.executable, *command.replace("'", "").split()[1:]],
+        cwd=project.folder,
+        env={**os.environ, "PYTHONPATH": str(project.folder), "LORAFA_CACHE": str(project.folder / ".cache")},
+        capture_output=True,
+        text=True,
+    )
+    assert again.stdout.strip().endswith("already done"), again.stderr
+
+
+def test_a_second_run_does_nothing_and_says_so(project):
+    result = project.snakemake()
+    assert result.returncode == 0
+    assert "Nothing to be done" in result.stderr
+    assert project.planned() == {}
+
+
+def test_editing_a_method_reruns_its_runs_and_no_others(project):
+    file = project.folder / "conf/method/lora-fa.yaml"
+    original = file.read_text()
+    file.write_text(original.replace("alpha: 32", "alpha: 16"))
+    assert project.planned() == {"train": 2, "table": 1, "tables": 1, "total": 4}
+    file.write_text(original.replace("label: LoRA-FA", "label: LoRA-FA (ours)"))
+    assert project.planned() == {"table": 1, "tables": 1, "total": 2}
+    file.write_text(original)
+    assert project.planned() == {}
+
+
+def test_deleting_a_run_reruns_one(project):
+    path = project.records[0]
+    aside = project.folder / "aside"
+    path.parent.rename(aside)
+    assert project.planned() == {"train": 1, "table": 1, "tables": 1, "total": 3}
+    aside.rename(path.parent)
+
+
+def test_a_damaged_record_stops_the_table_with_its_name(project):
+    path = project.records[0]
+    original, times = path.read_text(), path.stat()
+    path.write_text(original[:50])
+    result = project.snakemake()
+    assert result.returncode != 0
+    assert f"error: {path.relative_to(project.folder)} is damaged" in result.stderr
+    assert len(project.records) == 8
+    path.write_text(original)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert project.snakemake().returncode == 0
+
+
+def test_bad_configuration_stops_before_any_work(project):
+    file = project.folder / "conf/method/lora.yaml"
+    original = file.read_text()
+    file.write_text(original.replace("rank: 8", "rank: 0"))
+    result = project.snakemake()
+    file.write_text(original)
+    assert result.returncode != 0
+    assert "conf/method/lora.yaml: rank: must be at least 1, got 0" in result.stderr
+
+
+def test_a_missing_mirror_is_named(tmp_path, tiny_overrides):
+    overrides = [item for item in tiny_overrides if not item.startswith("profile.mirror")]
+    project = Project(tmp_path, [*overrides, f"profile.mirror={tmp_path / 'nowhere'}"])
+    result = project.snakemake()
+    assert result.returncode != 0
+    assert "error: the mirror" in result.stderr and "snakemake --cores 1 mirror" in result.stderr
+
+
+def test_the_paper_profile_lists_its_runs_without_building_anything(project):
+    command = [str(Path(sys.executable).parent / "snakemake"), "-n", "tables", "--config", "profile=paper"]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(project.folder),
+        "LORAFA_CACHE": str(project.folder / ".cache"),
+    }
+    result = subprocess.run(command, cwd=project.folder, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert re.search(r"^train +192$", result.stdout, re.MULTILINE)  # 2 models, 4 methods, 8 tasks, 3 seeds
+    assert not (project.folder / "results/paper/runs").exists()

@@ -1,0 +1,59 @@
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+
+from pipeline.config import CONF, compose_run
+from pipeline.dag import make_plan
+from pipeline.runs import run_dir, spell
+
+
+@pytest.mark.parametrize(
+    ("value", "spelling"),
+    [
+        (4e-4, "4e-4"),
+        (0.0004, "4e-4"),
+        (1.5e-4, "1.5e-4"),
+        (0.002, "2e-3"),
+        (0.05, "0.05"),
+        (8, "8"),
+        (8.0, "8"),
+        (128, "128"),
+        (1e-10, "1e-10"),
+        (-3e-5, "-3e-5"),
+        ("all", "all"),
+        ("a/b c", "a_bc"),
+        (True, "True"),
+    ],
+)
+def test_one_spelling_for_a_value(value, spelling):
+    assert spell(value) == spelling
+    if isinstance(value, float):
+        assert float(spelling) == value
+
+
+def test_the_path_is_the_configuration():
+    _, cfg = compose_run(["method=lora-fa", "task=rte", "seed=2", "lr=0.0004", "rank=16"])
+    expected = "results/mini/runs/model=minilm/method=lora-fa/task=rte/rank=16/lr=4e-4/seed=2"
+    assert run_dir(cfg) == cfg.hydra.run.dir == expected
+    assert f"{cfg.hydra.sweep.dir}/{cfg.hydra.sweep.subdir}" == expected
+
+
+def test_methods_without_a_rank_have_none_in_their_path():
+    assert "rank" not in run_dir(compose_run(["method=full-ft"])[1])
+
+
+def test_an_unusual_override_gets_a_place_of_its_own():
+    usual, unusual = (
+        run_dir(compose_run(list(more))[1]) for more in ((), ("method.dropout=0.1", "alpha=16"))
+    )
+    assert unusual == usual.replace("/seed=", "/alpha=16/method.dropout=0.1/seed=")
+    assert run_dir(compose_run(["profile.threads=2"])[1]) == usual
+
+
+def test_a_sweep_by_hand_lands_where_the_dag_looks():
+    plan = make_plan("mini")
+    overrides = ["method=lora-fa", "task=cola", "seed=1"]
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        by_hand = compose("config", overrides, return_hydra_config=True)
+    assert f"{by_hand.hydra.sweep.dir}/{by_hand.hydra.sweep.subdir}" in plan.runs

@@ -1,0 +1,179 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import AutoModelForSequenceClassification
+
+from pipeline import records, training
+from pipeline.train import train
+
+METHODS = ["full-ft", "prompt-tuning", "lora", "lora-qv", "lora-fa"]
+
+
+def results(record: dict) -> dict:
+    """What of a record must be the same for the same configuration on the same machine."""
+    return {
+        key: record["train_info"][key]
+        for key in ("status", "evaluations", "best", "losses", "steps", "tokens")
+    }
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_trains_and_records(compose, tmp_path, method):
+    run = compose(f"method={method}", "task=sst2")
+    record = train(run, tmp_path, ["seed=0"])
+    assert records.read(tmp_path / "metrics.json") == json.loads(json.dumps(record))
+    info = record["train_info"]
+    assert info["status"] == "done"
+    assert [entry["step"] for entry in info["evaluations"]] == [3, 6]
+    assert info["best"]["score"] == max(entry["score"] for entry in info["evaluations"])
+    assert info["peak_memory_bytes"]["resident"] > 0 and info["tokens_per_second"] > 0
+    assert record["run_info"]["config"]["method"]["name"] == method
+    assert record["meta_info"]["packages"]["torch"] == torch.__version__
+    assert not (tmp_path / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("task", ["stsb", "mnli", "cola"])
+def test_every_kind_of_task_trains(compose, tmp_path, task):
+    info = train(compose(f"task={task}"), tmp_path, [])["train_info"]
+    splits = [key for key in info["best"] if key.startswith("validation")]
+    assert info["best"]["score"] == pytest.approx(sum(info["best"][key] for key in splits) / len(splits))
+    assert len(splits) == (2 if task == "mnli" else 1)
+
+
+def test_trainable_parameters_follow_the_formulas(compose, tmp_path):
+    d, ffn, layers, r, tokens = 32, 64, 2, 8, 20
+    head = d * d + d + 2 * d + 2
+    inputs, outputs = 5 * d + ffn, 5 * d + ffn  # q, k, v, o, up and down
+    expected = {
+        "prompt-tuning": tokens * d + head,
+        "lora": layers * r * (inputs + outputs) + head,
+        "lora-qv": layers * r * 4 * d + head,
+        "lora-fa": layers * r * outputs + head,
+    }
+    for method, count in expected.items():
+        info = train(compose(f"method={method}"), tmp_path / method, [])["train_info"]
+        assert info["trainable_parameters"] == count, method
+
+
+def test_same_seed_same_metrics_and_another_seed_others(compose, tmp_path):
+    one, same, other = (
+        results(train(compose("method=lora-fa", f"seed={seed}"), tmp_path / name, []))
+        for name, seed in (("one", 0), ("same", 0), ("other", 1))
+    )
+    assert one == same
+    assert one["losses"] != other["losses"]
+
+
+def test_a_finished_run_is_left_alone_and_a_changed_one_is_not(compose, tmp_path, capsys):
+    first = train(compose(), tmp_path, [])
+    assert train(compose(), tmp_path, []) == first
+    assert "already done" in capsys.readouterr().out
+    changed = train(compose("method.alpha=16"), tmp_path, [])
+    assert changed["run_info"]["config_hash"] != first["run_info"]["config_hash"]
+
+
+def test_frozen_weights_do_not_move_and_a_is_saved(compose, tmp_path, tiny_mirror):
+    train(compose("method=lora-fa"), tmp_path, [])
+    saved = load_file(tmp_path / "model/adapter_model.safetensors")
+    a = {name: value for name, value in saved.items() if "lora_A" in name}
+    b = {name: value for name, value in saved.items() if "lora_B" in name}
+    assert len(a) == len(b) == 12
+    assert all(value.abs().sum() > 0 for value in b.values())
+    again = training.fit(compose("method=lora-fa", "lr=1e-9"), tmp_path / "again", "hash")
+    assert again.info["status"] == "done"
+    untrained = load_file(tmp_path / "again/model/adapter_model.safetensors")
+    for name, value in a.items():
+        torch.testing.assert_close(untrained[name], value, rtol=0, atol=0)
+    base = AutoModelForSequenceClassification.from_pretrained(
+        tiny_mirror / "models/lorafa/all-MiniLM-L6-v2-roberta", num_labels=2
+    )
+    PeftModel.from_pretrained(base, str(tmp_path / "model"))
+
+
+def test_trained_weights_and_the_head_are_float32_over_a_bfloat16_encoder(compose, tmp_path):
+    train(compose("method=lora"), tmp_path, [])
+    saved = load_file(tmp_path / "model/adapter_model.safetensors")
+    assert {value.dtype for value in saved.values()} == {torch.float32}
+
+
+def test_divergence_is_a_result(compose, tmp_path):
+    info = train(compose("method=full-ft", "lr=1e30", "trainer.warmup_ratio=0"), tmp_path, [])["train_info"]
+    assert info["status"] == "diverged"
+    assert info["problem"].startswith("loss not finite at step ")
+    assert info["best"] is None
+    assert "NaN" not in (tmp_path / "metrics.json").read_text()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+def test_out_of_memory_is_a_result(compose, tmp_path, monkeypatch, error):
+    def full(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(training.Trainer, "training_step", full)
+    info = train(compose(), tmp_path, [])["train_info"]
+    assert info["status"] == "out_of_memory"
+    assert "memory" in info["problem"]
+
+
+def test_other_errors_are_not_swallowed(compose, tmp_path, monkeypatch):
+    def broken(*args, **kwargs):
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr(training.Trainer, "training_step", broken)
+    with pytest.raises(RuntimeError, match="shapes"):
+        train(compose(), tmp_path, [])
+    assert not (tmp_path / "metrics.json").exists()
+
+
+@pytest.mark.parametrize("method", ["full-ft", "lora-fa"])
+def test_a_killed_run_goes_on_and_ends_with_the_same_metrics(tiny_overrides, tmp_path, method):
+    def command(results_folder: Path) -> list[str]:
+        changes = [
+            f"profile.results={results_folder}",
+            f"method={method}",
+            "budget.max_steps=40",
+            "task=sst2",
+        ]
+        return [sys.executable, "-m", "pipeline.train", *tiny_overrides[:3], "budget.batch_size=8", *changes]
+
+    def record(results_folder: Path) -> dict:
+        (path,) = results_folder.rglob("metrics.json")
+        return records.read(path)
+
+    subprocess.run(command(tmp_path / "whole"), check=True, capture_output=True)
+    process = subprocess.Popen(command(tmp_path / "killed"), stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not list((tmp_path / "killed").rglob("checkpoint-20/trainer_state.json")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not list((tmp_path / "killed").rglob("metrics.json"))
+    subprocess.run(command(tmp_path / "killed"), check=True, capture_output=True)
+    assert record(tmp_path / "killed")["train_info"]["resumed_from_step"] == 20
+    assert results(record(tmp_path / "killed")) == results(record(tmp_path / "whole"))
+
+
+def test_a_checkpoint_cut_short_is_passed_over(tmp_path):
+    for step, state in ((2, '{"global_step": 2}\n'), (4, '{"global'), (10, None)):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        if state is not None:
+            (folder / "trainer_state.json").write_text(state)
+    assert training.last_complete_checkpoint(tmp_path) == tmp_path / "checkpoint-2"
+    assert os.listdir(tmp_path) == ["checkpoint-2"]

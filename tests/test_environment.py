@@ -1,0 +1,51 @@
+"""pyproject.toml, environment.yml and requirements.lock agree."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[1]
+PYTHON = "3.11"
+
+
+def project() -> dict:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def requirements() -> list[Requirement]:
+    optional = project()["optional-dependencies"].values()
+    return [Requirement(text) for group in (project()["dependencies"], *optional) for text in group]
+
+
+def locked() -> dict[str, str]:
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    pins = [
+        re.fullmatch(r"([\w.-]+)==([\w.!]+)", line) for line in lines if line and not line.startswith("#")
+    ]
+    assert all(pins), "every line of the lock is an exact pin"
+    return {canonicalize_name(pin[1]): pin[2] for pin in pins}
+
+
+def test_the_lock_has_every_requirement_at_an_accepted_version():
+    for requirement in requirements():
+        version = locked()[canonicalize_name(requirement.name)]
+        assert requirement.specifier.contains(version), requirement
+
+
+def test_environment_yml_pins_what_the_lock_pins():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    python, _, pip = environment["dependencies"]
+    pins = dict(pin.split("==") for pin in pip["pip"])
+    assert python == f"python={PYTHON}"
+    assert {canonicalize_name(name) for name in pins} == {canonicalize_name(r.name) for r in requirements()}
+    assert {canonicalize_name(name): version for name, version in pins.items()}.items() <= locked().items()
+
+
+def test_no_requirement_is_stated_twice():
+    names = [canonicalize_name(requirement.name) for requirement in requirements()]
+    assert len(names) == len(set(names))
+    assert Requirement(f"python{project()['requires-python']}").specifier.contains(PYTHON)
