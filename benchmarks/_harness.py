@@ -20,6 +20,7 @@ from lorafa import LoraFaConfig, apply_recompute, get_lora_fa_model
 from lorafa.memory.meter import SavedTensorMeter
 
 MIB = 2**20
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 BASELINE = "peft-lora"
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
@@ -150,13 +151,13 @@ def measure(
         contenders[method] = METHODS[method](copy.deepcopy(model), adapter)
         contenders[method].model.train()
     saved = {method: [_saved(c, forward, cuda) for cuda in (True, False)] for method, c in contenders.items()}
+    peaks = {method: _peak_rss(contender, forward) for method, contender in contenders.items()}
     times: dict[str, list[float]] = {method: [] for method in contenders}
     for timed in [False] + [True] * rounds:
         for method, contender in contenders.items():
             seconds = _step(contender, forward)
             if timed:
                 times[method].append(seconds)
-    peaks = {method: _peak_rss(contender, forward) for method, contender in contenders.items()}
 
     results = []
     for method in contenders:
@@ -197,15 +198,19 @@ def _peak_rss(contender: Contender, forward: Callable[[nn.Module], Tensor]) -> i
     if not sys.platform.startswith("linux"):
         return None
     libc = ctypes.CDLL("libc.so.6")
-    libc.mallopt(-3, MIB)  # M_MMAP_THRESHOLD: give freed tensors back to the kernel at once
-    libc.malloc_trim(0)
+    libc.mallopt(_M_MMAP_THRESHOLD, MIB)  # give freed tensors back to the kernel at once
     try:
+        _step(contender, forward)  # creates the optimizer's state
+        libc.malloc_trim(0)
         reset.write_text("5")
+        before = _kib(status, "VmRSS")
+        _step(contender, forward)
+        return (_kib(status, "VmHWM") - before) * 1024
     except OSError:
         return None
-    before = _kib(status, "VmRSS")
-    _step(contender, forward)
-    return (_kib(status, "VmHWM") - before) * 1024
+    finally:
+        libc.mallopt(_M_MMAP_THRESHOLD, 32 * MIB)  # where glibc's own adaptation ends: fast again
+        libc.mallopt(_M_TRIM_THRESHOLD, 64 * MIB)
 
 
 def _kib(status: Path, field: str) -> int:
