@@ -10,7 +10,7 @@ RUN := PATH="$(BIN):$$PATH"
 .PHONY: tables test lint format lock clean
 
 tables: $(VENV)/installed
-	$(RUN) snakemake --cores $(CORES) --config profile=$(PROFILE) -- tables
+	$(RUN) snakemake --cores $(CORES) --quiet rules reason --config profile=$(PROFILE) -- tables
 
 test: $(VENV)/installed
 	$(RUN) python -m pytest

@@ -83,6 +83,7 @@ def fit(run: RunConfig, directory: Path, config_hash: str) -> Outcome:
         directory: The run's directory.
         config_hash: Names the checkpoints, so that those of another configuration are never resumed.
     """
+    torch.set_num_threads(run.profile.threads)
     set_seed(run.seed)
     mirror = run.profile.mirror
     sources = {

@@ -44,7 +44,7 @@ def build(sdist: Path, target: Path, sizes: dict[str, int]) -> dict[str, dict[st
         splits = make_splits(corpus, subset, sizes)
         for split, data in splits.items():
             file = target / subset / f"{split}-00000-of-00001.parquet"
-            file.parent.mkdir(exist_ok=True)
+            file.parent.mkdir(parents=True, exist_ok=True)
             data.to_parquet(file)
         train, *validation = splits.values()
         measured = [measure_baselines(subset, train, split) for split in validation]

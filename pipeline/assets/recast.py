@@ -77,9 +77,9 @@ def mrpc(corpus: Corpus, rng: np.random.Generator) -> Iterator[Row]:
     sentences = [s for s in _shuffled(corpus["nyt"] + corpus["movie"], rng) if len(s.text.split()) >= 8]
     for one, other in zip(sentences, sentences[1:] + sentences[:1], strict=True):
         equivalent = int(rng.integers(2))
-        words = _keep(one.text.split(), 0.7, rng)
+        words = _keep(one.text.split(), 0.8, rng)
         if not equivalent:
-            words = _replace(words, other.text.split(), 0.4, rng)
+            words = _replace(words, other.text.split(), 0.5, rng)
         yield {"sentence1": one.text, "sentence2": " ".join(words), "label": equivalent}
 
 
@@ -92,7 +92,7 @@ def qqp(corpus: Corpus, rng: np.random.Generator) -> Iterator[Row]:
     pairs = [pair for group in documents.values() for pair in pairwise(group)]
     for one, other in _shuffled(pairs, rng):
         duplicate = int(rng.integers(2))
-        texts = [_keep(s.text.split(), 0.6, rng) for s in (one, one if duplicate else other)]
+        texts = [_keep(s.text.split(), 0.5, rng) for s in (one, one if duplicate else other)]
         yield {"question1": " ".join(texts[0]), "question2": " ".join(texts[1]), "label": duplicate}
 
 
