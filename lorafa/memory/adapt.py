@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -57,8 +58,7 @@ def adapt(model: PreTrainedModel, recipe: Recipe, adapted: dict[str, Sequence[bo
         RecipeError: The recipe's target modules name no linear layer of the model.
     """
     layers = linear_layers(model)
-    if recipe.quantization == "nf4":
-        quantize(model, [path for blocks in layers.values() for block in blocks for path in block])
+    linears = [model.get_submodule(path) for blocks in layers.values() for block in blocks for path in block]
     if recipe.checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if recipe.input_gradients or recipe.checkpointing:
@@ -76,7 +76,10 @@ def adapt(model: PreTrainedModel, recipe: Recipe, adapted: dict[str, Sequence[bo
         every = sorted({path.rpartition(".")[2] for blocks in layers.values() for path in blocks[0]})
         names = ", ".join(recipe.target_modules)
         raise RecipeError(f"target_modules {names}: no such linear layer; the blocks have {', '.join(every)}")
-    return _with_adapters(model, recipe, targets).train()
+    adapted_model = _with_adapters(model, recipe, targets)
+    if recipe.quantization == "nf4":  # last, as adapters choose their class by that of the base layer
+        quantize(adapted_model, linears)
+    return adapted_model.train()
 
 
 def _with_adapters(model: PreTrainedModel, recipe: Recipe, targets: list[str]) -> PeftModel:
@@ -84,7 +87,7 @@ def _with_adapters(model: PreTrainedModel, recipe: Recipe, targets: list[str]) -
         "r": recipe.rank,
         "lora_alpha": 2 * recipe.rank,
         "lora_dropout": recipe.adapter_dropout,
-        "target_modules": targets,
+        "target_modules": "|".join(map(re.escape, targets)),
         "task_type": TASK_TYPES[head_of(model.config)],
     }
     in_fp32 = recipe.adapter_dtype == "fp32"

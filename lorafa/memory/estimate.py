@@ -6,28 +6,28 @@ blocks is run and its trace repeated to the full depth, which gives the peak tha
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Sequence
+import gc
+from collections import defaultdict
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
-from itertools import groupby
+from multiprocessing import get_context
 from typing import Any
 
 from torch._subclasses.fake_tensor import FakeTensorMode
-from transformers import PretrainedConfig
 
 from lorafa.memory import allocator
 from lorafa.memory.adapt import adapt
-from lorafa.memory.models import build, depths, load_config, with_new_storage
+from lorafa.memory.depth import Depth, full, shallow
+from lorafa.memory.models import WithoutInit, build, load_config, with_new_storage
 from lorafa.memory.recipe import DTYPES, Recipe
 from lorafa.memory.semantics import device_semantics
 from lorafa.memory.step import ParameterCount, batch_of, count_parameters, new_optimizer, trace_step
 from lorafa.memory.trace import Block, NotRepeatableError, Segment, Storage, Trace
 from lorafa.memory.tracker import block_stacks
 
-# Of equal blocks in a row five are run: the first, a neighbour, the repeated one, a neighbour, the last.
-KEPT = 5
-REPEATED = 2
+GIB = 2**30
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,7 @@ class Recording:
     parameters: ParameterCount
 
 
+@lru_cache(maxsize=4096)
 def estimate(recipe: Recipe) -> Estimate:
     """Estimate the memory of a training step after the first, when the optimizer's state exists.
 
@@ -104,71 +105,41 @@ def at_full_depth(recipe: Recipe, shortcut: bool = True) -> Recording:
         shortcut: Run a few blocks and repeat one of them, where the model's blocks are alike.
     """
     config = load_config(recipe.model)
-    adapted = tuple(carriers(getattr(config, name), recipe.layer_fraction) for name in depths(config))
+    whole = full(config, recipe.layer_fraction)
+    depth = shallow(config, recipe.layer_fraction) if shortcut else whole
     base = replace(recipe, layer_fraction=1.0, shards=1)
-    recording = None
-    if shortcut and blocks_are_alike(config):
-        kept = tuple(tuple(kept_blocks(flags)) for flags in adapted)
-        shallow = _record(base, tuple(_flags(flags, k) for flags, k in zip(adapted, kept, strict=True)))
-        try:
-            recording = _repeat(shallow, kept)
-        except NotRepeatableError:
-            recording = None
-    if recording is None:
-        recording = _record(base, adapted)
-    return (
-        replace(recording, trace=sharded(recording.trace, recipe.shards)) if recipe.shards > 1 else recording
-    )
+    try:
+        recording = _repeat(_record(base, depth.adapted), depth)
+    except NotRepeatableError:
+        recording = _record(base, whole.adapted)
+    if recipe.shards == 1:
+        return recording
+    return replace(recording, trace=sharded(recording.trace, recipe.shards))
 
 
-def carriers(depth: int, fraction: float) -> tuple[bool, ...]:
-    """Which blocks of a stack carry adapters: the last `fraction` of them, at least one."""
-    carrying = max(1, round(depth * fraction))
-    return (False,) * (depth - carrying) + (True,) * carrying
+# What has been recorded: by recipe (its batch size apart) and depth, then by batch size.
+_recordings: dict[tuple[Recipe, tuple[tuple[bool, ...], ...]], dict[int, Recording]] = {}
 
 
-def kept_blocks(flags: Sequence[bool]) -> list[int]:
-    """For each block of the full depth, the block of a shallow model that stands for it.
-
-    Of each run of equal flags `KEPT` blocks are kept; the others are copies of the middle one.
-    """
-    plan: list[int] = []
-    start = 0
-    for _, run in groupby(flags):
-        length = len(list(run))
-        copies = max(1, length - KEPT + 1)
-        kept = min(length, KEPT)
-        plan += [start + i for i in range(kept) for _ in range(copies if i == REPEATED else 1)]
-        start += kept
-    return plan
-
-
-def _flags(flags: Sequence[bool], plan: Sequence[int]) -> tuple[bool, ...]:
-    """The flags of the shallow model's blocks."""
-    return tuple(flags[plan.index(kept)] for kept in sorted(set(plan)))
-
-
-def blocks_are_alike(config: PretrainedConfig) -> bool:
-    """Whether the configuration gives all blocks of a stack the same shape."""
-    return len(set(getattr(config, "layer_types", None) or [])) <= 1
-
-
-def shallow_config(config: PretrainedConfig, stack_depths: Sequence[int]) -> PretrainedConfig:
-    """The configuration with other depths, in the order of `depths(config)`."""
-    config = copy.deepcopy(config)
-    for name, depth in zip(depths(config), stack_depths, strict=True):
-        setattr(config, name, depth)
-    if getattr(config, "layer_types", None):
-        config.layer_types = config.layer_types[: stack_depths[0]]
-    return config
-
-
-@lru_cache(maxsize=512)
 def _record(recipe: Recipe, adapted: tuple[tuple[bool, ...], ...]) -> Recording:
-    config = shallow_config(load_config(recipe.model), [len(flags) for flags in adapted])
-    model = build(config, DTYPES[recipe.dtype], "eager" if recipe.attention == "eager" else "sdpa")
-    stacks = list(block_stacks(model))
-    trained = adapt(model, recipe, dict(zip(stacks, adapted, strict=True)))
+    """Record a step, or derive it from two that differ in nothing but their batch sizes."""
+    known = _recordings.setdefault((replace(recipe, batch_size=1), adapted), {})
+    batch = recipe.batch_size
+    if batch not in known:
+        larger = [size for size in known if size > 1]  # a batch of one broadcasts where others do not
+        if batch > 1 and len(larger) > 1 and "loss" not in recipe.recompute:  # whose chunks grow in number
+            first, second = larger[:2]
+            trace = known[first].trace.extrapolated(known[second].trace, first, second, batch)
+            return replace(known[first], trace=trace)
+        known[batch] = _run(recipe, adapted)
+    return known[batch]
+
+
+def _run(recipe: Recipe, adapted: tuple[tuple[bool, ...], ...]) -> Recording:
+    config = Depth(adapted, ()).apply(load_config(recipe.model))
+    with WithoutInit():
+        model = build(config, DTYPES[recipe.dtype], "eager" if recipe.attention == "eager" else "sdpa")
+        trained = adapt(model, recipe, dict(zip(block_stacks(model), adapted, strict=True)))
     autocast = None if recipe.autocast == "none" else DTYPES[recipe.autocast]
     with FakeTensorMode(), device_semantics(recipe.device, autocast):
         with_new_storage(trained)
@@ -177,9 +148,33 @@ def _record(recipe: Recipe, adapted: tuple[tuple[bool, ...], ...]) -> Recording:
     return Recording(trace, count_parameters(trained))
 
 
-def _repeat(shallow: Recording, plans: Sequence[Sequence[int]]) -> Recording:
-    plan = dict(zip(shallow.parameters.stacks, plans, strict=True))
-    return Recording(shallow.trace.repeat(plan), shallow.parameters.repeat(plan))
+def _repeat(recording: Recording, depth: Depth) -> Recording:
+    plan = dict(zip(recording.parameters.stacks, depth.plans, strict=True))
+    if all(len(kept) == len(set(kept)) for kept in depth.plans):
+        return recording
+    return Recording(recording.trace.repeat(plan), recording.parameters.repeat(plan))
+
+
+def estimate_all(recipes: Iterable[Recipe], processes: int = 1) -> dict[Recipe, Estimate]:
+    """Estimate many recipes; those that differ only in batch size share their recordings.
+
+    Args:
+        recipes: What to estimate; repeated ones are estimated once.
+        processes: How many share the work.
+    """
+    groups: defaultdict[Recipe, list[Recipe]] = defaultdict(list)
+    for recipe in dict.fromkeys(recipes):
+        groups[replace(recipe, batch_size=1, shards=1)].append(recipe)
+    if processes == 1:
+        return {recipe: estimate(recipe) for group in groups.values() for recipe in group}
+    with ProcessPoolExecutor(processes, mp_context=get_context("fork")) as pool:
+        results = pool.map(_estimate_group, groups.values())
+        return {result.recipe: result for group in results for result in group}
+
+
+def _estimate_group(recipes: list[Recipe]) -> list[Estimate]:
+    gc.freeze()  # what the imports made lives as long as the process; collecting it would cost a third of the time
+    return [estimate(recipe) for recipe in recipes]
 
 
 def sharded(trace: Trace, shards: int) -> Trace:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -149,14 +150,23 @@ def build(config: PretrainedConfig, dtype: torch.dtype, attention: str = "eager"
     """The real model class, with no weights: every parameter is on the meta device, tied ones are tied.
 
     Args:
-        config: Geometry; its `use_cache` is switched off, as for training.
+        config: Geometry; its copy has `use_cache` off, as for training.
         dtype: Of the parameters.
         attention: "eager" or "sdpa".
     """
+    config = copy.deepcopy(config)
+    config.use_cache = False  # before a model copies it for its decoder
     with torch.device("meta"):
-        model = HEADS[head_of(config)].from_config(config, dtype=dtype, attn_implementation=attention)
-    model.config.use_cache = False
-    return model
+        return HEADS[head_of(config)].from_config(config, dtype=dtype, attn_implementation=attention)
+
+
+class WithoutInit(TorchFunctionMode):
+    """Skips `torch.nn.init`: parameters on the meta device have no values."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__module__", "") == nn.init.__name__:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
 
 
 def with_new_storage(model: nn.Module) -> None:

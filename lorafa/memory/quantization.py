@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -56,9 +57,10 @@ class NF4Linear(nn.Linear):
         return _DequantizedLinear.apply(input, self.weight, self.bias, shape)
 
 
-def quantize(model: nn.Module, paths: list[str]) -> None:
-    """Put an `NF4Linear` in the place of each linear layer of these paths."""
-    for path in paths:
-        linear = model.get_submodule(path)
-        assert isinstance(linear, nn.Linear)
-        model.set_submodule(path, NF4Linear(linear))
+def quantize(model: nn.Module, linears: Iterable[nn.Module]) -> None:
+    """Put an `NF4Linear` in the place of each of these linear layers, wherever in the model they are."""
+    chosen = {id(linear) for linear in linears}
+    for path, module in list(model.named_modules()):
+        if id(module) in chosen:
+            assert isinstance(module, nn.Linear)
+            model.set_submodule(path, NF4Linear(module))

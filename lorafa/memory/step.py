@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import gc
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,12 +49,14 @@ def new_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
     return OPTIMIZERS[recipe.optimizer](parameters, foreach=recipe.device == "cuda")  # type: ignore[call-arg]
 
 
-class _ItemsOfFakes(TorchFunctionMode):
-    """Lets an optimizer read a number (its step count) from a fake tensor: any will do for sizes."""
+class _Numbers(TorchFunctionMode):
+    """Lets an optimizer keep numbers (its step count) in fake tensors; any value will do for sizes."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.Tensor.item and isinstance(args[0], FakeTensor):
             return 1.0
+        if func is torch.tensor and isinstance(args[0], int | float):  # which is slow to make fake
+            return torch.zeros((), dtype=(kwargs or {}).get("dtype"))
         return func(*args, **(kwargs or {}))
 
 
@@ -69,8 +73,9 @@ def trace_step(
             which makes the same state for less work.
     """
     tracker = StorageTracker()
+    fake = any(isinstance(p, FakeTensor) for p in model.parameters())
     trained = [p for group in optimizer.param_groups for p in group["params"]]
-    with tracker, _ItemsOfFakes(), tracker.watch(model):
+    with without_garbage_collection(), tracker, _Numbers() if fake else nullcontext(), tracker.watch(model):
         _add_weights(tracker, model)
         for tensor in batch.values():
             tracker.add(tensor, "inputs")
@@ -97,6 +102,18 @@ def trace_step(
         optimizer.step()
         optimizer.zero_grad()
     return tracker.trace
+
+
+@contextmanager
+def without_garbage_collection() -> Iterator[None]:
+    """Free by reference counts alone, so that a trace does not depend on when the collector happens to run."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def backward(loss: torch.Tensor) -> None:

@@ -154,6 +154,28 @@ class Trace:
         first = Event(storage.segment, len(self.storages), birth=True)
         return Trace([*self.storages, storage], [first, *self.events])
 
+    def extrapolated(self, other: Trace, at: int, other_at: int, target: int) -> Trace:
+        """The trace at another batch size: every storage is affine in it.
+
+        Args:
+            other: The same step's trace at another batch size.
+            at: Batch size of this trace.
+            other_at: Batch size of the other one.
+            target: Batch size wanted.
+
+        Raises:
+            ValueError: The two are not traces of the same step, or a storage is not affine in whole bytes.
+        """
+        storages = []
+        for mine, theirs in zip(self.storages, other.storages, strict=True):
+            slope, rest = divmod(theirs.nbytes - mine.nbytes, other_at - at)
+            if rest or mine[1:] != theirs[1:]:
+                raise ValueError(f"{mine} and {theirs} are not the same storage at two batch sizes")
+            storages.append(mine._replace(nbytes=mine.nbytes + slope * (target - at)))
+        if self.events != other.events:
+            raise ValueError("the two traces are not of the same step")
+        return Trace(storages, self.events)
+
     def repeat(self, plan: Mapping[str, Sequence[int]]) -> Trace:
         """Repeat blocks of a shallow model until it has the depth of the plan.
 

@@ -9,12 +9,14 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lorafa.memory.trace import Block, Event, Segment, Storage, Trace
 
 OUTSIDE = Segment("outside")
+DEVICE = torch.ops.prim.device.default
 
 
 def block_stacks(model: nn.Module) -> dict[str, nn.ModuleList]:
@@ -53,10 +55,12 @@ class StorageTracker(TorchDispatchMode):
         self._modules: list[str] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is DEVICE and isinstance(args[0], FakeTensor):  # autograd asks thousands of times a step
+            return args[0].fake_device
         result = func(*args, **(kwargs or {}))
         if isinstance(result, torch.Tensor):
             self._see(result, func, args)
-        else:
+        elif isinstance(result, list | tuple):
             for index, tensor in enumerate(tensors_in(result)):
                 self._see(tensor, func, args, index)
         return result

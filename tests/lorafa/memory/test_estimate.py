@@ -40,11 +40,11 @@ def predicted_peak(recipe: Recipe) -> int:
 def real_model(recipe: Recipe) -> nn.Module:
     """The recipe's model with real, random weights, at full depth."""
     config = load_config(recipe.model)
+    config.use_cache = False
     attention = "eager" if recipe.attention == "eager" else "sdpa"
     model = HEADS[head_of(config)].from_config(
         config, dtype=DTYPES[recipe.dtype], attn_implementation=attention
     )
-    model.config.use_cache = False
     adapted: dict[str, Sequence[bool]] = {s: [True] * len(b) for s, b in block_stacks(model).items()}
     return adapt(model, recipe, adapted)
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from lorafa.memory.estimate import at_full_depth, kept_blocks
+from lorafa.memory.depth import kept_blocks
+from lorafa.memory.estimate import at_full_depth
 from lorafa.memory.recipe import Recipe
 from lorafa.memory.trace import Block, Event, NotRepeatableError, Segment, Storage, Trace
 

@@ -1,0 +1,207 @@
+"""Will it fit? `python -m lorafa.memory --model llama-7b --batch 4 --length 1024 --device-memory 24GiB`."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import get_args
+
+from rich.console import Console
+from rich.table import Table
+
+from lorafa.memory.estimate import GIB, Estimate, estimate
+from lorafa.memory.fit import Change, Fit, cheapest_change, fit
+from lorafa.memory.models import BUILT_IN, ModelNotFoundError, load_config
+from lorafa.memory.recipe import Attention, DType, Method, Optimizer, Quantization, Recipe, RecipeError
+from lorafa.memory.recipe import Recomputation as Kind
+
+UNITS = {"GiB": 2**30, "MiB": 2**20, "GB": 10**9, "MB": 10**6}
+
+
+def device_bytes(text: str) -> int:
+    """Bytes of a size such as 24GiB, 80GB or 512MiB."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([GM]i?B)", text)
+    if match is None or float(match[1]) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size like 24GiB or 80GB")
+    return round(float(match[1]) * UNITS[match[2]])
+
+
+def new_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m lorafa.memory",
+        description="Predict the peak memory of a fine-tuning step, without weights and without a GPU.",
+        epilog="example: python -m lorafa.memory --model llama-7b --method lora-fa --rank 64 --batch 4 --length 1024 "
+        "--device-memory 24GiB",
+    )
+    model = parser.add_argument_group("model")
+    model.add_argument("--model", required=True, help=f"{', '.join(BUILT_IN)}, a config.json, or a hub id")
+    model.add_argument("--dtype", default="bf16", choices=get_args(DType), help="of the weights")
+    model.add_argument("--autocast", default="none", choices=["none", "bf16", "fp16"], help="mixed precision")
+    model.add_argument("--attention", default="sdpa", choices=get_args(Attention))
+    model.add_argument(
+        "--quantization", default="none", choices=get_args(Quantization), help="of the base weights"
+    )
+    model.add_argument("--shards", type=int, default=1, help="ranks that share the frozen weights (ZeRO-3)")
+    method = parser.add_argument_group("method")
+    method.add_argument("--method", default="lora-fa", choices=get_args(Method))
+    method.add_argument("--rank", type=int, default=8)
+    method.add_argument("--target-modules", default="", help="comma-separated; default: all linear layers")
+    method.add_argument(
+        "--layer-fraction", type=float, default=1.0, help="of the blocks, from the last, with adapters"
+    )
+    method.add_argument("--adapter-dtype", default="same", choices=["same", *get_args(DType)])
+    method.add_argument("--adapter-dropout", type=float, default=0.0)
+    method.add_argument(
+        "--recompute", default="", help=f"comma-separated, of {', '.join(get_args(Kind))}, or all"
+    )
+    method.add_argument("--checkpointing", action="store_true", help="recompute whole blocks")
+    step = parser.add_argument_group("step")
+    step.add_argument("--batch", type=int, default=1, help="sequences on this device")
+    step.add_argument("--length", type=int, default=512, help="tokens of a sequence, padding included")
+    step.add_argument(
+        "--target-length", type=int, default=0, help="of an encoder-decoder; default: as --length"
+    )
+    step.add_argument("--optimizer", default="adamw", choices=get_args(Optimizer))
+    parser.add_argument(
+        "--device-memory", type=device_bytes, help="such as 24GiB: what fits, for each method"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON, sizes in bytes")
+    return parser
+
+
+def recipe_of(options: argparse.Namespace) -> Recipe:
+    """The recipe that the command line describes.
+
+    Raises:
+        RecipeError: It is not a possible one.
+    """
+    kinds = get_args(Kind) if options.recompute == "all" else _names(options.recompute)
+    return Recipe(
+        model=options.model,
+        method=options.method,
+        rank=options.rank,
+        target_modules=_names(options.target_modules),
+        layer_fraction=options.layer_fraction,
+        batch_size=options.batch,
+        source_length=options.length,
+        target_length=options.target_length,
+        dtype=options.dtype,
+        autocast=options.autocast,
+        adapter_dtype=options.adapter_dtype,
+        attention=options.attention,
+        adapter_dropout=options.adapter_dropout,
+        recompute=kinds,  # type: ignore[arg-type]  # checked by Recipe
+        checkpointing=options.checkpointing,
+        quantization=options.quantization,
+        shards=options.shards,
+        optimizer=options.optimizer,
+    )
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def side_by_side(recipe: Recipe) -> dict[str, Recipe]:
+    """The recipe under each method, by a readable name; the asked one comes first."""
+    plain = replace(recipe, recompute=())
+    others = {
+        "lora-fa": replace(plain, method="lora-fa"),
+        "lora-fa, all recomputed": replace(plain, method="lora-fa", recompute=get_args(Kind)),
+        "lora": replace(plain, method="lora"),
+    }
+    if recipe.quantization == "none" and recipe.shards == 1:
+        others["full-ft"] = replace(plain, method="full-ft", adapter_dropout=0.0, target_modules=())
+    named = next((name for name, other in others.items() if other == recipe), recipe.method)
+    return {named: recipe} | {name: other for name, other in others.items() if other != recipe}
+
+
+def breakdown_table(result: Estimate) -> Table:
+    """Where the memory goes at the peak."""
+    r = result.recipe
+    view = Table(
+        title=f"{r.model}, {r.method}, batch {r.batch_size} × {r.source_length}: peak in {result.phase}"
+    )
+    view.add_column("at the peak")
+    view.add_column("GiB", justify="right")
+    view.add_column("%", justify="right")
+    for name, nbytes in result.breakdown.items():
+        view.add_row(name, f"{nbytes / GIB:.2f}", f"{100 * nbytes / result.reserved:.1f}")
+    view.add_section()
+    view.add_row("allocated", f"{result.peak / GIB:.2f}", "")
+    view.add_row("reserved", f"{result.reserved / GIB:.2f}", "100.0")
+    return view
+
+
+def fit_table(fits: dict[str, tuple[Fit, Change | None]], device_memory: int) -> Table:
+    """Whether each method fits, how far it goes, and what would make it fit."""
+    view = Table(title=f"on {device_memory / GIB:.1f} GiB (reserved memory and 0.7 GiB of CUDA context)")
+    for heading in (
+        "method",
+        "needs GiB",
+        "fits",
+        "largest batch",
+        "largest length",
+        "cheapest change that fits",
+    ):
+        view.add_column(heading)
+    for name, (found, change) in fits.items():
+        advice = "" if found.fits else "nothing helps" if change is None else change.text
+        advice += f" ({change.needed / GIB:.1f} GiB)" if change else ""
+        view.add_row(
+            name,
+            f"{found.needed / GIB:.2f}",
+            "yes" if found.fits else "no",
+            str(found.largest_batch),
+            str(found.largest_length),
+            advice,
+        )
+    return view
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code."""
+    parser = new_parser()
+    options = parser.parse_args(arguments)
+    try:
+        recipe = recipe_of(options)
+        load_config(recipe.model)
+        result = estimate(recipe)
+    except (RecipeError, ModelNotFoundError) as error:
+        parser.error(str(error))
+    gc.freeze()  # what the imports made lives as long as the process
+    fits = {}
+    if options.device_memory:
+        for name, other in side_by_side(recipe).items():
+            found = fit(other, options.device_memory)
+            fits[name] = found, None if found.fits else cheapest_change(other, options.device_memory)
+    if options.json:
+        methods = {
+            name: {
+                "needed": found.needed,
+                "fits": found.fits,
+                "largest_batch": found.largest_batch,
+                "largest_length": found.largest_length,
+                "change": asdict(change) if change else None,
+            }
+            for name, (found, change) in fits.items()
+        }
+        json.dump(result.as_dict() | ({"device_memory": options.device_memory, "methods": methods} if fits else {}),
+                  sys.stdout, indent=2)  # fmt: skip
+        sys.stdout.write("\n")
+        return 0
+    console = Console()
+    console.print(breakdown_table(result))
+    if fits:
+        console.print(fit_table(fits, options.device_memory))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

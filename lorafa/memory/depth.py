@@ -1,0 +1,86 @@
+"""Which blocks of a model are run, and which of them stands for each block of the full depth."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from transformers import PretrainedConfig
+
+from lorafa.memory.models import depths
+
+# Of equal blocks in a row five are run: the first, a neighbour, the repeated one, a neighbour, the last.
+KEPT = 5
+REPEATED = 2
+
+
+@dataclass(frozen=True)
+class Depth:
+    """How deep a model is run, and how that is repeated to the full depth; stacks in the order of `depths`.
+
+    Attributes:
+        adapted: For each stack, which of the blocks that are run carry adapters.
+        plans: For each stack and each block of the full depth, which run block stands for it.
+    """
+
+    adapted: tuple[tuple[bool, ...], ...]
+    plans: tuple[tuple[int, ...], ...]
+
+    def apply(self, config: PretrainedConfig) -> PretrainedConfig:
+        """The configuration with the depths that are run."""
+        config = copy.deepcopy(config)
+        for name, flags in zip(depths(config), self.adapted, strict=True):
+            setattr(config, name, len(flags))
+        if getattr(config, "layer_types", None):
+            config.layer_types = config.layer_types[: len(self.adapted[0])]
+        return config
+
+
+def full(config: PretrainedConfig, fraction: float) -> Depth:
+    """Run every block."""
+    adapted = tuple(carriers(getattr(config, name), fraction) for name in depths(config))
+    return Depth(adapted, tuple(tuple(range(len(flags))) for flags in adapted))
+
+
+def shallow(config: PretrainedConfig, fraction: float) -> Depth:
+    """Run a few blocks of each kind; every block if the configuration gives them different shapes."""
+    whole = full(config, fraction)
+    if not blocks_are_alike(config):
+        return whole
+    plans = tuple(tuple(kept_blocks(flags)) for flags in whole.adapted)
+    adapted = tuple(kept_flags(flags, plan) for flags, plan in zip(whole.adapted, plans, strict=True))
+    return Depth(adapted, plans)
+
+
+def carriers(depth: int, fraction: float) -> tuple[bool, ...]:
+    """Which blocks of a stack carry adapters: the last `fraction` of them, at least one."""
+    carrying = max(1, round(depth * fraction))
+    return (False,) * (depth - carrying) + (True,) * carrying
+
+
+def kept_blocks(flags: Sequence[bool]) -> list[int]:
+    """For each block of the full depth, the block of a shallow model that stands for it.
+
+    Of each run of equal flags `KEPT` blocks are kept; the others are copies of the middle one.
+    """
+    plan: list[int] = []
+    start = 0
+    for _, run in groupby(flags):
+        length = len(list(run))
+        copies = max(1, length - KEPT + 1)
+        kept = min(length, KEPT)
+        plan += [start + i for i in range(kept) for _ in range(copies if i == REPEATED else 1)]
+        start += kept
+    return plan
+
+
+def kept_flags(flags: Sequence[bool], plan: Sequence[int]) -> tuple[bool, ...]:
+    """The flags of the shallow model's blocks."""
+    return tuple(flags[plan.index(kept)] for kept in sorted(set(plan)))
+
+
+def blocks_are_alike(config: PretrainedConfig) -> bool:
+    """Whether the configuration gives all blocks of a stack the same shape."""
+    return len(set(getattr(config, "layer_types", None) or [])) <= 1

@@ -1,0 +1,125 @@
+"""What fits on a device: whether a step does, how large it may be, and what is cheapest to change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import get_args
+
+from lorafa.memory.estimate import GIB, Estimate, estimate
+from lorafa.memory.models import load_config
+from lorafa.memory.recipe import Recipe, Recomputation
+
+# What a process holds on the device besides PyTorch's reserved memory: the CUDA context and loaded kernels.
+# Source: "hardware reserved" in the paper's Figure 3.
+CONTEXT = round(0.7 * GIB)
+LARGEST = 1 << 16  # batch sizes and lengths are not searched beyond
+LENGTH_STEP = 64  # lengths are searched in multiples of this
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Whether a recipe fits on a device, and how far it can go.
+
+    Attributes:
+        estimate: Of the recipe.
+        needed: Bytes of the device: reserved memory and `CONTEXT`.
+        fits: Whether that is at most the device's.
+        largest_batch: Largest batch size that fits at the recipe's length; 0: not even one sequence.
+        largest_length: Largest length that fits at the recipe's batch size; a multiple of `LENGTH_STEP`.
+    """
+
+    estimate: Estimate
+    needed: int
+    fits: bool
+    largest_batch: int
+    largest_length: int
+
+
+@dataclass(frozen=True)
+class Change:
+    """A change of a recipe that makes it fit.
+
+    Attributes:
+        text: What to do.
+        recipe: The recipe with the change.
+        needed: Bytes of the device that it then needs.
+    """
+
+    text: str
+    recipe: Recipe
+    needed: int
+
+
+def needed(recipe: Recipe) -> int:
+    """Bytes of the device that a step needs: PyTorch's reserved memory and `CONTEXT`."""
+    return estimate(recipe).reserved + CONTEXT
+
+
+def longest(model: str) -> int:
+    """Tokens of a sequence that a model has positions for."""
+    return getattr(load_config(model), "max_position_embeddings", None) or LARGEST
+
+
+def fit(recipe: Recipe, device_memory: int) -> Fit:
+    """Estimate a recipe against a device of `device_memory` bytes."""
+    result = estimate(recipe)
+    return Fit(
+        estimate=result,
+        needed=result.reserved + CONTEXT,
+        fits=result.reserved + CONTEXT <= device_memory,
+        largest_batch=_largest(lambda n: needed(replace(recipe, batch_size=n)) <= device_memory, LARGEST),
+        largest_length=LENGTH_STEP
+        * _largest(
+            lambda n: needed(replace(recipe, source_length=LENGTH_STEP * n)) <= device_memory,
+            longest(recipe.model) // LENGTH_STEP,
+        ),
+    )
+
+
+def _largest(fits: Callable[[int], bool], limit: int) -> int:
+    """The largest n of 1..limit up to which `fits` holds; 0 if it does not hold for 1."""
+    low, high = 0, 1
+    while high <= limit and fits(high):
+        low, high = high, 2 * high
+    high = min(high, limit + 1)
+    while high - low > 1:
+        middle = (low + high) // 2
+        if fits(middle):
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def changes(recipe: Recipe) -> list[tuple[str, Recipe]]:
+    """What can be changed to save memory, cheapest in time and quality first, and each by itself."""
+    flash = replace(recipe, attention="flash")
+    checkpointed = replace(recipe, checkpointing=True)
+    options = [
+        ("use FlashAttention, without a padding mask", flash),
+        ("checkpoint whole blocks", checkpointed),
+    ]
+    if recipe.method != "full-ft":
+        lean = replace(recipe, method="lora-fa", recompute=get_args(Recomputation))
+        method = "" if recipe.method == "lora-fa" else "train with lora-fa and "
+        options.insert(0, (f"{method}recompute norms, activations, dropout and loss", lean))
+        options.insert(2, ("both FlashAttention and recomputation", replace(lean, attention="flash")))
+        options.append(("quantize the base weights to NF4", replace(recipe, quantization="nf4")))
+        everything = replace(lean, attention="flash", quantization="nf4")
+        options.append(("NF4, FlashAttention and lora-fa with recomputation", everything))
+    return [(text, changed) for text, changed in options if changed != recipe]
+
+
+def cheapest_change(recipe: Recipe, device_memory: int) -> Change | None:
+    """The first of `changes` that makes a recipe fit, or a smaller batch if none does; None if nothing helps."""
+    for text, changed in changes(recipe):
+        if (bytes_needed := needed(changed)) <= device_memory:
+            return Change(text, changed, bytes_needed)
+    largest = _largest(
+        lambda n: needed(replace(recipe, batch_size=n)) <= device_memory, recipe.batch_size - 1
+    )
+    if largest == 0:
+        return None
+    smaller = replace(recipe, batch_size=largest)
+    return Change(f"lower the batch size to {largest} and accumulate gradients", smaller, needed(smaller))

@@ -1,0 +1,107 @@
+"""What fits: confirmed by running the full depth through an allocator of that capacity."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from lorafa.memory.__main__ import device_bytes, main
+from lorafa.memory.allocator import OutOfMemoryError, replay
+from lorafa.memory.estimate import at_full_depth
+from lorafa.memory.fit import CONTEXT, cheapest_change, fit
+from lorafa.memory.recipe import Recipe, RecipeError
+
+GIB = 2**30
+
+
+def runs_on(recipe: Recipe, device_memory: int) -> bool:
+    """Run every block, and replay the step on a device that has no more memory."""
+    trace = at_full_depth(recipe, shortcut=False).trace
+    try:
+        return replay(trace).peak_reserved + CONTEXT <= device_memory
+    except OutOfMemoryError:
+        return False
+
+
+def test_llama_on_24_gib() -> None:
+    recipe = Recipe("llama-7b", "lora-fa", rank=64, source_length=512, batch_size=1)
+    found = fit(recipe, 24 * GIB)
+    assert found.fits
+    assert found.largest_batch > 1
+    assert runs_on(replace(recipe, batch_size=found.largest_batch), 24 * GIB)
+    assert not runs_on(replace(recipe, batch_size=found.largest_batch + 1), 24 * GIB)
+
+
+def test_a_change_is_found_and_fits(small_models: dict[str, str]) -> None:
+    recipe = Recipe(small_models["llama"], "lora", batch_size=64, source_length=128, attention="eager")
+    tight = fit(recipe, 10 * GIB).needed - 2**21
+    change = cheapest_change(recipe, tight)
+    assert change is not None
+    assert change.needed <= tight
+    assert cheapest_change(recipe, CONTEXT) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rank": 0}, "rank must be at least 1"),
+        ({"method": "dora"}, "method must be one of"),
+        ({"method": "lora", "recompute": ("norm",)}, "recompute belongs to"),
+        ({"recompute": ("everything",)}, "recompute must be of"),
+        ({"adapter_dropout": 1.0}, "adapter_dropout must be in"),
+        ({"layer_fraction": 0.0}, "layer_fraction must be in"),
+        ({"method": "full-ft", "quantization": "nf4"}, "cannot be trained"),
+    ],
+)
+def test_impossible_recipes_are_refused(changes: dict, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        Recipe("llama-7b", **changes)
+
+
+def test_sizes() -> None:
+    assert device_bytes("24GiB") == 24 * GIB
+    assert device_bytes("80 GB") == 80 * 10**9
+
+
+def test_command_line_as_json(small_models: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [
+        "--model",
+        small_models["roberta"],
+        "--rank",
+        "4",
+        "--batch",
+        "2",
+        "--length",
+        "64",
+        "--json",
+    ]
+    assert main([*arguments, "--device-memory", "1GiB"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["reserved"] >= printed["peak"] > 0
+    assert sum(printed["breakdown"].values()) == printed["reserved"]
+    assert printed["methods"]["lora"]["largest_batch"] > 2
+
+
+def test_command_line_as_a_table(small_models: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--model", small_models["t5"], "--length", "32"]) == 0
+    printed = capsys.readouterr().out
+    assert "activations" in printed
+    assert "reserved" in printed
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--model", "absent.json"],
+        ["--model", "llama-7b", "--rank", "0"],
+        ["--model", "llama-7b", "--device-memory", "a lot"],
+        ["--model", "llama-7b", "--target-modules", "nonsense"],
+    ],
+)
+def test_bad_input_ends_with_one_line_and_code_2(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith("python -m lorafa.memory: error: ")
