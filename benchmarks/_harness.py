@@ -3,6 +3,7 @@
 import argparse
 import copy
 import ctypes
+import gc
 import json
 import statistics
 import sys
@@ -20,7 +21,6 @@ from lorafa import LoraFaConfig, apply_recompute, get_lora_fa_model
 from lorafa.memory.meter import SavedTensorMeter
 
 MIB = 2**20
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 BASELINE = "peft-lora"
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
@@ -123,7 +123,7 @@ class Result:
     method: str
     saved: int
     saved_cpu: int
-    seconds: float
+    seconds: float | None
     time_ratio: float | None
     saved_ratio: float | None
     peak_rss: int | None
@@ -145,6 +145,7 @@ def measure(
         methods: Keys of `METHODS`.
         rounds: Timed steps of each method, after one that is not.
     """
+    _map_tensors_from(MIB)
     contenders = {}
     for method in methods:
         torch.manual_seed(0)
@@ -152,8 +153,9 @@ def measure(
         contenders[method].model.train()
     saved = {method: [_saved(c, forward, cuda) for cuda in (True, False)] for method, c in contenders.items()}
     peaks = {method: _peak_rss(contender, forward) for method, contender in contenders.items()}
+    _map_tensors_from(32 * MIB)  # where malloc's own adaptation ends: for speed
     times: dict[str, list[float]] = {method: [] for method in contenders}
-    for timed in [False] + [True] * rounds:
+    for timed in [False] + [True] * rounds if rounds else []:
         for method, contender in contenders.items():
             seconds = _step(contender, forward)
             if timed:
@@ -162,14 +164,15 @@ def measure(
     results = []
     for method in contenders:
         base = times.get(BASELINE)
-        ratio = base and statistics.median(t / b for t, b in zip(times[method], base, strict=True))
+        pairs = zip(times[method], base, strict=True) if base else ()
+        ratios = [seconds / baseline for seconds, baseline in pairs]
         results.append(
             Result(
                 method,
                 saved=saved[method][0],
                 saved_cpu=saved[method][1],
-                seconds=statistics.median(times[method]) if rounds else float("nan"),
-                time_ratio=ratio or None,
+                seconds=statistics.median(times[method]) if rounds else None,
+                time_ratio=statistics.median(ratios) if ratios else None,
                 saved_ratio=saved[method][0] / saved[BASELINE][0] if BASELINE in saved else None,
                 peak_rss=peaks[method],
             )
@@ -195,22 +198,21 @@ def _step(contender: Contender, forward: Callable[[nn.Module], Tensor]) -> float
 def _peak_rss(contender: Contender, forward: Callable[[nn.Module], Tensor]) -> int | None:
     """Growth of the resident set at the peak of a step, from the kernel's high-water mark."""
     reset, status = Path("/proc/self/clear_refs"), Path("/proc/self/status")
-    if not sys.platform.startswith("linux"):
-        return None
-    libc = ctypes.CDLL("libc.so.6")
-    libc.mallopt(_M_MMAP_THRESHOLD, MIB)  # give freed tensors back to the kernel at once
+    _step(contender, forward)  # creates the optimizer's state
+    gc.collect()
     try:
-        _step(contender, forward)  # creates the optimizer's state
-        libc.malloc_trim(0)
         reset.write_text("5")
         before = _kib(status, "VmRSS")
         _step(contender, forward)
         return (_kib(status, "VmHWM") - before) * 1024
     except OSError:
         return None
-    finally:
-        libc.mallopt(_M_MMAP_THRESHOLD, 32 * MIB)  # where glibc's own adaptation ends: fast again
-        libc.mallopt(_M_TRIM_THRESHOLD, 64 * MIB)
+
+
+def _map_tensors_from(nbytes: int) -> None:
+    """Have malloc map blocks of this size and give them back at once, so that the resident set is what lives."""
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL("libc.so.6").mallopt(-3, nbytes)  # M_MMAP_THRESHOLD
 
 
 def _kib(status: Path, field: str) -> int:
@@ -226,7 +228,7 @@ def parser(description: str) -> argparse.ArgumentParser:
     options.add_argument("--rank", type=int, default=64)
     options.add_argument("--batch", type=int)
     options.add_argument("--sequence", type=int, default=512, help="tokens a sample")
-    options.add_argument("--rounds", type=int, default=5, help="timed steps of each method")
+    options.add_argument("--rounds", type=int, default=5, help="timed steps of each method, 0 for none")
     options.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     options.add_argument("--json", type=Path, metavar="PATH", help="also write the results there")
     return options
@@ -253,14 +255,14 @@ def report(arguments: argparse.Namespace, results: list[Result], floor: int | No
     )
     print(header)
     for r in results:
-        line = f"{r.method:<20}{r.saved / MIB:>11.2f}{_ratio(r.saved_ratio):>12}{r.saved_cpu / MIB:>10.2f}"
-        line += f"{r.seconds * 1000:>10.1f}{_ratio(r.time_ratio):>12}"
-        line += f"{'-' if r.peak_rss is None else format(r.peak_rss / MIB, '.0f'):>14}"
+        line = f"{r.method:<20}{r.saved / MIB:>11.2f}{_format(r.saved_ratio, '.3f'):>12}{r.saved_cpu / MIB:>10.2f}"
+        line += f"{_format(r.seconds and r.seconds * 1000, '.1f'):>10}{_format(r.time_ratio, '.3f'):>12}"
+        line += f"{_format(r.peak_rss and r.peak_rss / MIB, '.0f'):>14}"
         print(line + (f"{r.saved / floor:>10.2f}" if floor else ""))
     if arguments.json:
         content = {"settings": settings, "floor": floor, "results": [asdict(r) for r in results]}
         arguments.json.write_text(json.dumps(content, indent=2))
 
 
-def _ratio(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+def _format(value: float | None, spec: str) -> str:
+    return "-" if value is None else format(value, spec)

@@ -13,12 +13,12 @@ from lorafa.targets import select_targets
 VOCABULARY = 32_000
 
 
-class Llama7bLayer(nn.Module):
-    """One decoder layer of LLaMA-7B (hidden 4096, 32 heads, intermediate 11008) with random weights."""
+class LlamaLayer(nn.Module):
+    """One decoder layer with random weights, of LLaMA-7B if no other configuration is given."""
 
-    def __init__(self) -> None:
+    def __init__(self, config: transformers.LlamaConfig | None = None) -> None:
         super().__init__()
-        config = transformers.LlamaConfig()  # the defaults are LLaMA-7B's
+        config = config or transformers.LlamaConfig()  # hidden 4096, 32 heads, intermediate 11008
         config._attn_implementation = "sdpa"
         self.layers = nn.ModuleList([LlamaDecoderLayer(config, 0)])
         self.rotary = LlamaRotaryEmbedding(config)
@@ -66,7 +66,7 @@ def _roberta() -> nn.Module:
 
 
 MODELS: dict[str, Callable[[], nn.Module]] = {
-    "llama-7b-layer": Llama7bLayer,
+    "llama-7b-layer": LlamaLayer,
     "llama": _llama,
     "t5": _t5,
     "roberta": _roberta,
