@@ -105,9 +105,9 @@ class LoraFaLayer(LoraLayer):
     def _projection(self, name: str, A: Tensor) -> Tensor | None:
         if name not in self._projections:
             return None
-        state = (id(A), A._version, A.device)
+        state = (id(A), A._version, A.device, self.scaling[name])
         known = self._projections[name]
-        if known is None or known[0] != state:  # A never trains, but a checkpoint may be loaded into it
+        if known is None or known[0] != state:  # A never trains, but a checkpoint may replace it
             known = self._projections[name] = (state, projection(A, self.scaling[name]))
         return known[1]
 

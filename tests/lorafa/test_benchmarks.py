@@ -42,4 +42,4 @@ def test_saved_bytes_of_a_llama_layer():
     assert lean <= 0.42 * saved["peft-lora-half"]
     assert lean <= 0.58 * saved["peft-frozen-a-half"]
     assert plain <= 0.46 * saved["peft-lora"]
-    assert plain == pytest.approx(129.76 / 64 * 2**20, rel=0.01)  # the full size's, measured
+    assert plain == pytest.approx(129.76 / 64 * 2**20, rel=0.02)  # the full size's, measured

@@ -291,6 +291,10 @@ def test_gradient_projection_follows_a_loaded_checkpoint():
         layer.lora_A["default"].weight.mul_(2)
         layer.lora_B["default"].weight.div_(2)  # the same function
     torch.testing.assert_close(gradient(), before / 2)  # a plain gradient would double
+    layer.set_scale("default", 2)
+    with torch.no_grad():
+        layer.lora_B["default"].weight.div_(2)
+    torch.testing.assert_close(gradient(), before / 4)
 
 
 def test_deepcopy_and_compile():
