@@ -291,3 +291,35 @@ def test_compiles(tiny, batch):
         loss.backward()
         results.append((loss, [p.grad.clone() for p in model.parameters() if p.grad is not None]))
     torch.testing.assert_close(*results)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_under_autocast(family, tiny, batch):
+    """An fp32 model in bf16 autocast; transformers and PEFT also keep bf16 copies of all frozen weights there."""
+    results, totals = [], []
+    for kind in ("lora", "lora-fa"):
+        model = randomized(trainable(tiny(family), kind)).train()
+        for module in model.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
+            elif isinstance(getattr(module, "dropout", None), float):
+                module.dropout = 0.0
+        with torch.no_grad():  # the same A whatever was drawn before
+            generator = torch.Generator().manual_seed(2)
+            for name, parameter in model.named_parameters():
+                if ".lora_" in name and "classifier" not in name:
+                    parameter.copy_(torch.randn(parameter.shape, generator=generator) / 20)
+        if kind == "lora-fa":
+            apply_recompute(model)
+        with SavedTensorMeter(model) as meter, torch.autocast("cpu", torch.bfloat16):
+            loss = model(**batch(family)).loss
+        loss.backward()
+        totals.append(meter.total)
+        results.append((loss, {n: p.grad for n, p in model.named_parameters() if p.grad is not None}))
+    (loss, grads), (lean_loss, lean_grads) = results
+    torch.testing.assert_close(lean_loss.float(), loss.float(), rtol=1e-2, atol=0)
+    assert lean_grads and all(grad.dtype == torch.float32 for grad in lean_grads.values())
+    if family != "roberta":  # where PEFT adapts the head too
+        for name, grad in lean_grads.items():
+            assert (grad - grads[name]).norm() < 0.2 * grads[name].norm(), name
+        assert totals[1] < 0.6 * totals[0]
