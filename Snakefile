@@ -14,7 +14,7 @@ from pathlib import Path
 from snakemake.utils import min_version
 
 from pipeline import worker
-from pipeline.dag import make_plan
+from pipeline.dag import MEMORY_FILES, make_plan
 from pipeline.errors import PipelineError
 from pipeline.status import summary
 
@@ -40,12 +40,15 @@ def mirror_root(provenance, repository):
 
 include: "pipeline/rules/assets.smk"
 include: "pipeline/rules/train.smk"
+include: "pipeline/rules/memory.smk"
 include: "pipeline/rules/tables.smk"
+include: "pipeline/rules/figures.smk"
 
 
 localrules:
     mirror,
     tables,
+    figures,
 
 
 onstart:

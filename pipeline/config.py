@@ -55,6 +55,7 @@ class Profile:
 
     name: str
     results: str
+    experiments: list[str] | None
     seeds: list[int] = field(metadata=_not_empty())
     encoders: list[str] = field(metadata=_not_empty())
     glue_tasks: list[str] = field(metadata=_not_empty())
@@ -176,17 +177,33 @@ class RunConfig:
 
 
 @dataclass
+class Plot:
+    """How a table's numbers are drawn: a column along x, one line for each value of `series`."""
+
+    x: str
+    label: str
+    scale: str = field(metadata=_one_of("linear", "log2"))
+    series: list[str] = field(metadata=_not_empty())
+
+
+@dataclass
 class Experiment:
-    """A table or figure: the grid of its runs, its words and the published numbers beside it."""
+    """A table or figure: its words, the published numbers beside it, and the grid of its runs if it has any."""
 
     name: str
     title: str
-    kind: str = field(metadata=_one_of("glue"))
-    models: list[str] = field(metadata=_not_empty())
-    methods: list[str] = field(metadata=_not_empty())
-    tasks: list[str] = field(metadata=_not_empty())
+    kind: str = field(metadata=_one_of("glue", "memory", "breakdown", "complexity", "parameters"))
     reference: str
     caption: str
+    models: list[str] = field(default_factory=list)
+    methods: list[str] = field(default_factory=list)
+    tasks: list[str] = field(default_factory=list)
+    plot: Plot | None = None
+
+    @property
+    def drawn(self) -> bool:
+        """Whether there is a figure of it."""
+        return self.plot is not None or self.kind == "breakdown"
 
 
 def compose_run(overrides: Iterable[str]) -> tuple[RunConfig, DictConfig]:

@@ -12,9 +12,27 @@ from typing import Any
 
 from pipeline import records
 from pipeline.assets.mirror import read_config
-from pipeline.config import CONF, Experiment, Method, Model, Profile, Task, compose_experiment, compose_run
+from pipeline.config import (
+    CONF,
+    Experiment,
+    Method,
+    Model,
+    Plot,
+    Profile,
+    Task,
+    compose_experiment,
+    compose_run,
+)
 from pipeline.errors import ConfigError
 from pipeline.runs import run_dir
+
+# The file of pipeline/memory.py that experiments without runs are made of, by kind.
+MEMORY_FILES = {
+    "memory": "estimates.csv",
+    "breakdown": "estimates.csv",
+    "complexity": "complexity.csv",
+    "parameters": "parameters.csv",
+}
 
 
 @dataclass
@@ -78,9 +96,20 @@ class Plan:
         """Returns an experiment's runs."""
         return [self.runs[name] for name in self.grids[experiment]]
 
-    def record_paths(self, experiment: str) -> list[str]:
-        """Returns the records that an experiment's table is made of."""
-        return [f"{run.directory}/{records.NAME}" for run in self.runs_of(experiment)]
+    def sources(self, experiment: str) -> list[str]:
+        """Returns the files that an experiment's table or figure is made of."""
+        if self.grids[experiment]:
+            return [f"{run.directory}/{records.NAME}" for run in self.runs_of(experiment)]
+        return [f"{self.memory_folder}/{MEMORY_FILES[self.experiments[experiment].kind]}"]
+
+    @property
+    def memory_folder(self) -> str:
+        """The folder of the memory estimates."""
+        return f"{self.profile.results}/memory"
+
+    def figures(self) -> list[str]:
+        """Returns the experiments that are drawn."""
+        return [name for name, experiment in self.experiments.items() if experiment.drawn]
 
     def mirrored(self, run: PlannedRun) -> list[str]:
         """Returns the repositories that are to be built in the profile's own mirror before the run."""
@@ -90,6 +119,13 @@ class Plan:
         """Returns what a table follows from besides its records, as JSON; Snakemake makes it anew when it changes."""
         words = [self.models, self.methods, self.tasks]
         return json.dumps([asdict(self.experiments[experiment]), *words], sort_keys=True)
+
+
+def plan_of_arguments(arguments: Iterable[str]) -> Plan:
+    """Returns the plan that `profile=NAME` and other overrides on a command line ask for; mini by default."""
+    profiles = [item.removeprefix("profile=") for item in arguments if item.startswith("profile=")]
+    others = [item for item in arguments if not item.startswith("profile=")]
+    return make_plan(profiles[-1] if profiles else "mini", others)
 
 
 def make_plan(profile: str = "mini", overrides: Iterable[str] = ()) -> Plan:
@@ -124,6 +160,8 @@ def _compose(profile: str, extra: list[str]) -> Plan:
     tasks: dict[str, dict[str, str]] = {}
     for name in sorted(path.stem for path in (CONF / "experiment").glob("*.yaml")):
         experiment, settings = compose_experiment(name, base)
+        if settings.experiments is not None and name not in settings.experiments:
+            continue
         experiments[name], grids[name] = experiment, []
         for model, method, task in product(experiment.models, experiment.methods, experiment.tasks):
             overrides = [*base, f"model={model}", f"method={method}", f"task={task}"]
@@ -167,10 +205,14 @@ def _about(part: Model | Method | Task) -> dict[str, str]:
 def _from_json(data: dict[str, Any]) -> Plan:
     return Plan(
         profile=Profile(**data["profile"]),
-        experiments={name: Experiment(**value) for name, value in data["experiments"].items()},
+        experiments={name: _experiment(value) for name, value in data["experiments"].items()},
         runs={name: PlannedRun(**value) for name, value in data["runs"].items()},
         **{key: data[key] for key in ("grids", "models", "methods", "tasks", "mirror")},
     )
+
+
+def _experiment(data: dict[str, Any]) -> Experiment:
+    return Experiment(**{**data, "plot": Plot(**data["plot"]) if data["plot"] else None})
 
 
 def _conf_hash(profile: str, overrides: list[str]) -> str:

@@ -18,10 +18,7 @@ def job(main: Callable[[], None]) -> Callable[[], None]:
     @functools.wraps(main)
     def run() -> None:
         os.environ["HYDRA_FULL_ERROR"] = "1"  # or Hydra prints its errors itself, over many lines
-        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-        warnings.filterwarnings("ignore", category=FutureWarning)
-        logging.captureWarnings(True)
+        quieten()
         try:
             main()
         except PipelineError as error:
@@ -34,6 +31,15 @@ def job(main: Callable[[], None]) -> Callable[[], None]:
             sys.exit(_fail(explain(error)))
 
     return run
+
+
+def quieten() -> None:
+    """Keeps libraries from talking about what is none of a user's business; call it before they are imported."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    logging.captureWarnings(True)
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # faster kernels that it would download
 
 
 def _fail(message: str) -> int:

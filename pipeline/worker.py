@@ -20,6 +20,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from pipeline.job import quieten
+
 SOCKET = "LORAFA_WORKER"
 PRELOAD = ("pipeline.training", "pipeline.provenance", "hydra.main")
 STREAMS = (0, 1, 2)
@@ -39,7 +41,7 @@ class Worker:
         self._folder = TemporaryDirectory(prefix="lorafa-")
         path = os.path.join(self._folder.name, "worker")
         os.environ[SOCKET] = path
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "TRANSFORMERS_VERBOSITY": "error"}
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-m", "pipeline.worker", "serve", path, "--owner", str(os.getpid())]
         self._server = subprocess.Popen(command, env=environment, start_new_session=True)  # noqa: S603 - our own
         while not os.path.exists(path) and self._server.poll() is None:
@@ -88,6 +90,7 @@ def serve(path: str, owner: int) -> None:
     ):
         listener.bind(path)
         listener.listen(1024)
+        quieten()
         for module in PRELOAD:
             importlib.import_module(module)
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

@@ -4,12 +4,12 @@
 rule tables:
     input:
         expand(f"{RESULTS}/tables/{{table}}.md", table=PLAN.experiments),
-        [record for table in PLAN.experiments for record in PLAN.record_paths(table)],  # else a deleted run stays deleted
+        [source for table in PLAN.experiments for source in PLAN.sources(table)],  # else a deleted run stays deleted
 
 
 rule table:
     input:
-        lambda wildcards: PLAN.record_paths(wildcards.table),
+        lambda wildcards: PLAN.sources(wildcards.table),
     output:
         multiext(f"{RESULTS}/tables/{{table}}", ".md", ".tex", ".csv", ".html"),
     log:

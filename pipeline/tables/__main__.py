@@ -4,13 +4,19 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline.dag import Plan, make_plan
+from pipeline.dag import Plan, plan_of_arguments
 from pipeline.errors import ConfigError
 from pipeline.job import job
-from pipeline.tables import glue, render
+from pipeline.tables import glue, memory, render
 from pipeline.tables.table import Table
 
-BUILDERS: dict[str, Callable[[Plan, str], Table]] = {"glue": glue.build}
+BUILDERS: dict[str, Callable[[Plan, str], Table]] = {
+    "glue": glue.build,
+    "memory": memory.build,
+    "breakdown": memory.build_breakdown,
+    "complexity": memory.build_complexity,
+    "parameters": memory.build_parameters,
+}
 
 
 @job
@@ -20,9 +26,7 @@ def main() -> None:
     parser.add_argument("table", help="a file of conf/experiment, without .yaml")
     parser.add_argument("overrides", nargs="*", help="profile=NAME, and more Hydra overrides for every run")
     arguments = parser.parse_args()
-    profiles = [item.removeprefix("profile=") for item in arguments.overrides if item.startswith("profile=")]
-    others = [item for item in arguments.overrides if not item.startswith("profile=")]
-    plan = make_plan(profiles[-1] if profiles else "mini", others)
+    plan = plan_of_arguments(arguments.overrides)
     if arguments.table not in plan.experiments:
         raise ConfigError(f"no table '{arguments.table}'; there is {', '.join(plan.experiments)}")
     table = BUILDERS[plan.experiments[arguments.table].kind](plan, arguments.table)

@@ -25,7 +25,6 @@ _LATEX = str.maketrans(
 _STYLE = [
     {"selector": "", "props": "border-collapse: collapse; font-variant-numeric: tabular-nums"},
     {"selector": "th, td", "props": "padding: .25em .7em; text-align: right; white-space: nowrap"},
-    {"selector": "th:first-child, td:first-child", "props": "text-align: left"},
     {"selector": "thead th", "props": "border-top: 2px solid; border-bottom: 1px solid"},
     {"selector": "tbody tr:last-child td", "props": "border-bottom: 2px solid"},
     {"selector": "sub", "props": "font-size: .7em"},
@@ -76,7 +75,8 @@ def markdown(table: Table) -> str:
     for number, row in enumerate(table.rows):
         if row.published:
             frame.iloc[number, 0] = f"*{frame.iloc[number, 0]}*"
-    alignment = ["left"] + ["right"] * (len(table.columns) - 1)
+    words = table.text_columns
+    alignment = ["left"] * words + ["right"] * (len(table.columns) - words)
     parts = [f"# {table.title}"]
     parts += [f"> {table.notice}"] if table.notice else []
     parts += [frame.to_markdown(index=False, colalign=alignment, disable_numparse=True), table.caption]
@@ -99,7 +99,7 @@ def latex(table: Table) -> str:
         .hide(axis="index")
         .to_latex(
             hrules=True,
-            column_format="l" + "r" * (len(table.columns) - 1),
+            column_format="l" * table.text_columns + "r" * (len(table.columns) - table.text_columns),
             caption=words,
             label=f"tab:{table.name}",
             position_float="centering",
@@ -130,9 +130,9 @@ def html(table: Table) -> str:
             rules.iloc[number] = "color: #666; font-style: italic;"
         if row.rule and number:
             rules.iloc[number] += "border-top: 1px solid #999;"
-    styled = (
-        Styler(frame, uuid=table.name).hide(axis="index").set_table_styles(_STYLE).set_td_classes(classes)
-    )
+    left = ", ".join(f"th:nth-child({n}), td:nth-child({n})" for n in range(1, table.text_columns + 1))
+    styled = Styler(frame, uuid=table.name).hide(axis="index").set_td_classes(classes)
+    styled.set_table_styles([*_STYLE, {"selector": left, "props": "text-align: left"}])
     return _PAGE.format(
         title=escape(table.title),
         notice=f'<p class="notice">{escape(table.notice)}</p>' if table.notice else "",

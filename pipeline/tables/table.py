@@ -34,6 +34,7 @@ class Table:
         rows: As many cells each as there are columns.
         notes: Footnotes.
         data: The numbers unrounded, one dictionary each, for the CSV file.
+        text_columns: How many columns, from the first, are words and not numbers.
     """
 
     name: str
@@ -44,3 +45,4 @@ class Table:
     rows: list[Row]
     notes: list[str] = field(default_factory=list)
     data: list[dict[str, object]] = field(default_factory=list)
+    text_columns: int = 1

@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerFast, RobertaConfig, RobertaModel
 
 from pipeline.assets.glue import SCHEMAS
 from pipeline.config import RunConfig, compose_run
+from pipeline.dag import Plan, make_plan
 
 GOOD = ["good", "great", "lovely", "fine", "happy", "superb"]
 BAD = ["bad", "awful", "poor", "sad", "broken", "dreadful"]
@@ -101,6 +102,15 @@ def tiny_overrides(tiny_mirror: Path, tmp_path_factory: pytest.TempPathFactory) 
         "budget.max_steps=6",
         "budget.batch_size=8",
     ]
+
+
+@pytest.fixture(scope="session")
+def results_plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
+    """The mini profile's plan with results in a temporary folder."""
+    folder = tmp_path_factory.mktemp("results")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LORAFA_CACHE", str(folder / "cache"))
+        return make_plan("mini", [f"profile.results={folder}"])
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""Figures: drawn from the same numbers as the tables, as SVG, PDF and PNG with one style."""

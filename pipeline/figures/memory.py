@@ -1,0 +1,82 @@
+"""Figures of memory: lines against batch size, rank or layers, and Figure 3's stacked bars."""
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import ScalarFormatter
+
+from pipeline.dag import Plan
+from pipeline.tables.memory import GIB, METHODS, read_breakdown, read_estimates
+
+MARKERS = "os^Dv<>P"
+OPTIMIZATIONS = {
+    "none": "",
+    "flash-attention": "FlashAttention",
+    "qlora": "QLoRA",
+    "zero-3": "ZeRO-3, 8 GPUs",
+}
+
+
+def draw_lines(plan: Plan, name: str) -> Figure:
+    """Draws an experiment that has a `plot`: one line for each series, the paper's numbers as crosses."""
+    experiment = plan.experiments[name]
+    plot = experiment.plot
+    assert plot is not None
+    cells = read_estimates(plan, name)
+    cells[plot.x] = pd.to_numeric(cells[plot.x])
+    figure, axes = plt.subplots()
+    for number, (values, line) in enumerate(cells.groupby(plot.series, sort=False)):
+        line = line.sort_values(plot.x)
+        (drawn,) = axes.plot(
+            line[plot.x],
+            line.fitted / GIB,
+            marker=MARKERS[number % len(MARKERS)],
+            label=_label(plot.series, values),
+        )
+        published = line[line.paper.str.fullmatch(r"\d+(\.\d+)?")]
+        axes.plot(
+            published[plot.x], published.paper.astype(float), "x", color=drawn.get_color(), mew=1.6, ms=7
+        )
+    if cells.paper.str.fullmatch(r"\d+(\.\d+)?").any():
+        axes.plot([], [], "x", color="black", mew=1.6, ms=7, label="the paper's numbers (GB)")
+    _finish(axes, experiment.title, plot.label, plot.scale, sorted(cells[plot.x].unique()))
+    return figure
+
+
+def draw_breakdown(plan: Plan, name: str) -> Figure:
+    """Draws Figure 3: stacked bars of the components, the paper's and ours."""
+    parts = read_breakdown(plan, name)
+    figure, axes = plt.subplots()
+    labels = [source.replace(", ", "\n").replace(" (", "\n(") for source in parts.columns]
+    bottom = pd.Series(0.0, index=parts.columns)
+    for part, sizes in parts.iterrows():
+        bars = axes.bar(labels, sizes, bottom=bottom, label=str(part), width=0.62)
+        texts = [f"{size:.1f}" if size >= 3 else "" for size in sizes]
+        axes.bar_label(bars, texts, label_type="center", color="white", fontsize=8)
+        bottom += sizes
+    for position, total in enumerate(bottom):
+        axes.text(position, total + 1, f"{total:.1f}", ha="center", fontweight="bold")
+    axes.set_ylabel("Memory, GiB")
+    axes.set_title(plan.experiments[name].title)
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), reverse=True)
+    return figure
+
+
+def _label(series: list[str], values: tuple[str, ...]) -> str:
+    named = dict(zip(series, values, strict=True))
+    method = METHODS.get(named["method"], named["method"])
+    extra = OPTIMIZATIONS.get(named.get("optimization", "none"), "")
+    return f"{method} + {extra}" if extra else method
+
+
+def _finish(axes: Axes, title: str, label: str, scale: str, ticks: list[float]) -> None:
+    axes.set_title(title)
+    axes.set_xlabel(label)
+    axes.set_ylabel("Peak memory, GiB (estimated)")
+    axes.set_ylim(bottom=0)
+    if scale == "log2":
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.set_xticks(ticks)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)

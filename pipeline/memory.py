@@ -1,0 +1,253 @@
+"""Memory of fine-tuning at full scale: predicted without a GPU, and measured where there is one.
+
+`python -m pipeline.memory predict FOLDER/estimates.csv` writes the estimates behind the memory tables and figures.
+`python -m pipeline.memory measure table5 FOLDER` runs a table's steps for real, each in a process of its own.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from tqdm import tqdm
+
+from lorafa.memory import paper
+from lorafa.memory.estimate import Estimate, estimate_all
+from lorafa.memory.parameters import count, paper_rows
+from lorafa.memory.recipe import Recipe, RecipeError
+from lorafa.memory.table1 import table1
+from pipeline import memory_use, records
+from pipeline.errors import ConfigError, PipelineError
+from pipeline.job import job
+
+
+def write_estimates(path: Path, processes: int) -> None:
+    """Writes the estimates of every cell of the memory tables and figures, in both readings."""
+    cells = [
+        (reading, cell)
+        for table in paper.TABLES
+        for reading in paper.READINGS
+        for cell in paper.TABLES[table](reading)
+    ]
+    recipes = dict.fromkeys(cell.recipe for _, cell in cells)
+    print(f"estimating {len(recipes)} training steps for {len(cells)} cells", file=sys.stderr)
+    results = estimate_all(recipes, processes)
+    _write(
+        path,
+        [{"table": c.table, "reading": r, "cell": spell(c), **_row(results[c.recipe])} for r, c in cells],
+    )
+
+
+def write_complexity(path: Path, processes: int) -> None:
+    """Writes Table 1: the paper's formulas, and what they say and a real layer counts."""
+    _write(path, [asdict(entry) for entry in table1()])
+
+
+def write_parameters(path: Path, processes: int) -> None:
+    """Writes the trainable parameters of the paper's rows."""
+    _write(path, [_parameters(row) for row in paper_rows()])
+
+
+WRITERS = {
+    "estimates.csv": write_estimates,
+    "complexity.csv": write_complexity,
+    "parameters.csv": write_parameters,
+}
+
+
+def spell(cell: paper.Cell) -> str:
+    """Returns a cell's key as text: model=llama-7b method=lora."""
+    return " ".join(f"{name}={value}" for name, value in cell.key)
+
+
+def _row(result: Estimate) -> dict[str, Any]:
+    return {
+        "device_bytes": paper.device_memory(result),
+        "allocated_bytes": result.peak,
+        "reserved_bytes": result.reserved,
+        "saved_bytes": result.saved,
+        **{f"{part.replace(' ', '_')}_bytes": size for part, size in result.breakdown.items()},
+        "trainable_parameters": result.trainable_parameters,
+        "recipe": _recipe(result.recipe),
+    }
+
+
+def _recipe(recipe: Recipe) -> str:
+    return json.dumps(asdict(recipe))
+
+
+def _parameters(row: Any) -> dict[str, Any]:
+    counted = count(row.recipe, row.prompt_tokens)
+    return {
+        "table": row.table,
+        "model": row.recipe.model,
+        "method": row.label,
+        "trainable_parameters": counted.trainable,
+        "by_the_papers_rule": counted.by_the_papers_rule(row.unit),
+        "unit": row.unit,
+    }
+
+
+def _write(path: Path, rows: list[dict[str, Any]]) -> None:
+    records.write_text(path, pd.DataFrame(rows).to_csv(index=False))
+
+
+def measure(table: str, reading: paper.Reading, folder: Path, device: str, snapshots: bool) -> None:
+    """Runs each cell of a table in a clean process and writes what it took; what was measured before stays.
+
+    Args:
+        table: A key of `lorafa.memory.paper.TABLES`.
+        reading: Of the recipes: "nominal" or "fitted".
+        folder: Gets one JSON file for each cell, and `<table>.csv`.
+        device: "cuda" (the allocator's own peaks) or "cpu" (the storage tracker's).
+        snapshots: Also write the CUDA allocator's history, for https://pytorch.org/memory_viz.
+    """
+    rows = []
+    for cell in tqdm(paper.TABLES[table](reading), desc=table, unit="step"):
+        name = records.fingerprint([asdict(cell.recipe), device])
+        path = folder / table / f"{name}.json"
+        if not path.exists():
+            snapshot = ["--snapshot", str(path.with_suffix(".pickle"))] if snapshots else []
+            command = [
+                sys.executable,
+                "-m",
+                "pipeline.memory",
+                "step",
+                _recipe(cell.recipe),
+                "--device",
+                device,
+            ]
+            finished = subprocess.run([*command, *snapshot], stdout=subprocess.PIPE, text=True)  # noqa: S603 - our own
+            if finished.returncode:
+                raise PipelineError(
+                    f"{table}, {spell(cell)}: the step failed with exit code {finished.returncode}"
+                )
+            records.write_text(path, finished.stdout)
+        rows.append({"cell": spell(cell), "reading": reading, **json.loads(path.read_text())})
+    _write(folder / f"{table}.csv", rows)
+
+
+def measure_step(recipe: Recipe, device: str, snapshot: Path | None = None) -> dict[str, Any]:
+    """Makes two training steps with real tensors and random weights, and returns the peak of the second.
+
+    Returns:
+        `status` ("done" or "out_of_memory"), `allocated_bytes`, and on CUDA `reserved_bytes`.
+    """
+    try:
+        if device == "cpu":
+            return {"status": records.DONE, "allocated_bytes": _tracked(replace(recipe, device="cpu"))}
+        return {"status": records.DONE, **_on_cuda(recipe, snapshot)}
+    except Exception as error:
+        if not memory_use.is_out_of_memory(error):
+            raise
+        return {"status": records.OUT_OF_MEMORY}
+
+
+def _tracked(recipe: Recipe) -> int:
+    from lorafa.memory.step import trace_step
+
+    model, batch, optimizer = _real(recipe, "cpu")
+    return trace_step(model, batch, optimizer, first_step=True).timeline(granularity=1).peak
+
+
+def _on_cuda(recipe: Recipe, snapshot: Path | None) -> dict[str, int]:
+    import torch
+
+    if not torch.cuda.is_available():
+        raise ConfigError("there is no CUDA device; measure with --device cpu, or use the estimates")
+    model, batch, optimizer = _real(recipe, "cuda")
+    if snapshot:
+        torch.cuda.memory._record_memory_history()
+    for _ in range(2):
+        torch.cuda.reset_peak_memory_stats()
+        model(**batch).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    if snapshot:
+        snapshot.parent.mkdir(parents=True, exist_ok=True)
+        torch.cuda.memory._dump_snapshot(str(snapshot))
+    return {
+        "allocated_bytes": torch.cuda.max_memory_allocated(),
+        "reserved_bytes": torch.cuda.max_memory_reserved(),
+    }
+
+
+def _real(recipe: Recipe, device: str) -> tuple[Any, dict[str, Any], Any]:
+    """Returns the recipe's model with random weights, a batch and the optimizer, on a device."""
+    import torch
+
+    from lorafa.memory.adapt import adapt
+    from lorafa.memory.depth import full
+    from lorafa.memory.models import HEADS, head_of, load_config
+    from lorafa.memory.recipe import DTYPES
+    from lorafa.memory.step import batch_of, new_optimizer
+    from lorafa.memory.tracker import block_stacks
+
+    if recipe.quantization != "none" or recipe.shards > 1 or recipe.autocast != "none":
+        raise ConfigError("recipe: quantization, shards and autocast can be estimated but not measured here")
+    config = load_config(recipe.model)
+    config.use_cache = False
+    attention = {"flash": "flash_attention_2"}.get(recipe.attention, recipe.attention)
+    with torch.device(device):
+        model = HEADS[head_of(config)].from_config(
+            config, dtype=DTYPES[recipe.dtype], attn_implementation=attention
+        )
+        flags: tuple[Sequence[bool], ...] = full(config, recipe.layer_fraction).adapted
+        adapted = dict(zip(block_stacks(model), flags, strict=True))
+        tuned = adapt(model, recipe, adapted).train()
+        batch = batch_of(config, recipe)
+    return tuned, batch, new_optimizer(tuned, recipe)
+
+
+def _parse(arguments: Iterable[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m pipeline.memory", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    command = commands.add_parser("predict", help="compute what the memory tables and figures are made of")
+    command.add_argument("file", type=Path, help=f"what to write, in any folder: {', '.join(WRITERS)}")
+    command.add_argument("--processes", type=int, default=1, help="how many share the work (default: 1)")
+    command = commands.add_parser("measure", help="run the steps of one table for real")
+    command.add_argument("table", choices=list(paper.TABLES))
+    command.add_argument("folder", type=Path, help="where to write the results")
+    command.add_argument("--reading", choices=paper.READINGS, default="nominal", help="default: nominal")
+    command.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="default: cuda")
+    command.add_argument("--snapshots", action="store_true", help="also keep the CUDA allocator's history")
+    command = commands.add_parser("step", help="run one step for real and print its peak as JSON")
+    command.add_argument("recipe", help="a lorafa.memory Recipe as JSON")
+    command.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="default: cuda")
+    command.add_argument("--snapshot", type=Path, help="where to keep the CUDA allocator's history")
+    return parser.parse_args(None if arguments is None else list(arguments))
+
+
+def _read_recipe(text: str) -> Recipe:
+    try:
+        values = json.loads(text)
+        unknown = set(values) - {item.name for item in fields(Recipe)}
+        if unknown:
+            raise ConfigError(f"recipe: unknown field {', '.join(sorted(unknown))}")
+        lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+        return Recipe(**{**values, **lists})
+    except (TypeError, ValueError, RecipeError) as error:
+        raise ConfigError(f"recipe: {error}") from error
+
+
+@job
+def main() -> None:
+    """Runs the command line."""
+    options = _parse()
+    if options.command == "predict":
+        if options.file.name not in WRITERS:
+            raise ConfigError(f"{options.file}: the file must be called one of {', '.join(WRITERS)}")
+        WRITERS[options.file.name](options.file, max(1, options.processes))
+    elif options.command == "measure":
+        measure(options.table, options.reading, options.folder, options.device, options.snapshots)
+    else:
+        print(json.dumps(measure_step(_read_recipe(options.recipe), options.device, options.snapshot)))
+
+
+if __name__ == "__main__":
+    main()

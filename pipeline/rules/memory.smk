@@ -1,0 +1,18 @@
+# Memory at full scale: computed once for all tables and figures, the same for every profile.
+
+
+rule memory:
+    output:
+        f"{PLAN.memory_folder}/{{file}}",
+    log:
+        f"{RESULTS}/logs/memory/{{file}}.log",
+    benchmark:
+        f"{RESULTS}/logs/memory/{{file}}.tsv"
+    wildcard_constraints:
+        file="|".join(map(re.escape, set(MEMORY_FILES.values()))),
+    conda:
+        "../../environment.yml"
+    threads: lambda wildcards: workflow.cores if wildcards.file == "estimates.csv" else 1
+    shell:
+        "OMP_NUM_THREADS=1 python -m pipeline.memory predict {output:q} --processes {threads} > {log} 2>&1"
+        " || (tail -n 20 {log} >&2; exit 1)"
