@@ -117,22 +117,43 @@ def at_full_depth(recipe: Recipe, shortcut: bool = True) -> Recording:
     return replace(recording, trace=sharded(recording.trace, recipe.shards))
 
 
-# What has been recorded: by recipe (its batch size apart) and depth, then by batch size.
-_recordings: dict[tuple[Recipe, tuple[tuple[bool, ...], ...]], dict[int, Recording]] = {}
+BATCH, RANK = 0, 1
+# What has been recorded: by recipe (batch size and rank apart) and depth, then by batch size and rank. Storages are
+# affine in both, so that two recordings along either give every other one.
+_recordings: dict[tuple[Recipe, tuple[tuple[bool, ...], ...]], dict[tuple[int, int], Recording]] = {}
 
 
 def _record(recipe: Recipe, adapted: tuple[tuple[bool, ...], ...]) -> Recording:
-    """Record a step, or derive it from two that differ in nothing but their batch sizes."""
-    known = _recordings.setdefault((replace(recipe, batch_size=1), adapted), {})
-    batch = recipe.batch_size
-    if batch not in known:
-        larger = [size for size in known if size > 1]  # a batch of one broadcasts where others do not
-        if batch > 1 and len(larger) > 1 and "loss" not in recipe.recompute:  # whose chunks grow in number
-            first, second = larger[:2]
-            trace = known[first].trace.extrapolated(known[second].trace, first, second, batch)
-            return replace(known[first], trace=trace)
-        known[batch] = _run(recipe, adapted)
-    return known[batch]
+    """Record a step, or derive it from two that differ in their batch size or rank alone."""
+    known = _recordings.setdefault((replace(recipe, batch_size=1, rank=1), adapted), {})
+    at = (recipe.batch_size, recipe.rank)
+    if at not in known:
+        # A recomputed loss has more chunks, and so other storages, at a larger batch.
+        axes = (RANK,) if "loss" in recipe.recompute else (BATCH, RANK)
+        known[at] = _derive(known, at, axes) or _run(recipe, adapted)
+    return known[at]
+
+
+def forget_recordings() -> None:
+    """Record anew from here on."""
+    _recordings.clear()
+    estimate.cache_clear()
+
+
+def _derive(
+    known: dict[tuple[int, int], Recording], at: tuple[int, int], axes: Iterable[int]
+) -> Recording | None:
+    """Extrapolate along one axis from two recordings, if there are any; a size of one broadcasts and is left out."""
+    for axis in axes:
+        near = [point for point in known if point[1 - axis] == at[1 - axis] and point[axis] > 1]
+        if at[axis] > 1 and len(near) > 1:
+            first, second = (known[point] for point in near[:2])
+            here, there, target = near[0][axis], near[1][axis], at[axis]
+            return Recording(
+                first.trace.extrapolated(second.trace, here, there, target),
+                first.parameters.extrapolated(second.parameters, here, there, target),
+            )
+    return None
 
 
 def _run(recipe: Recipe, adapted: tuple[tuple[bool, ...], ...]) -> Recording:
@@ -156,7 +177,7 @@ def _repeat(recording: Recording, depth: Depth) -> Recording:
 
 
 def estimate_all(recipes: Iterable[Recipe], processes: int = 1) -> dict[Recipe, Estimate]:
-    """Estimate many recipes; those that differ only in batch size share their recordings.
+    """Estimate many recipes; those that differ only in batch size or rank share recordings.
 
     Args:
         recipes: What to estimate; repeated ones are estimated once.
@@ -164,7 +185,7 @@ def estimate_all(recipes: Iterable[Recipe], processes: int = 1) -> dict[Recipe, 
     """
     groups: defaultdict[Recipe, list[Recipe]] = defaultdict(list)
     for recipe in dict.fromkeys(recipes):
-        groups[replace(recipe, batch_size=1, shards=1)].append(recipe)
+        groups[replace(recipe, batch_size=1, rank=1, shards=1)].append(recipe)
     if processes == 1:
         return {recipe: estimate(recipe) for group in groups.values() for recipe in group}
     with ProcessPoolExecutor(processes, mp_context=get_context("fork")) as pool:

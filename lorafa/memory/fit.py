@@ -68,13 +68,24 @@ def fit(recipe: Recipe, device_memory: int) -> Fit:
         estimate=result,
         needed=result.reserved + CONTEXT,
         fits=result.reserved + CONTEXT <= device_memory,
-        largest_batch=_largest(lambda n: needed(replace(recipe, batch_size=n)) <= device_memory, LARGEST),
-        largest_length=LENGTH_STEP
-        * _largest(
-            lambda n: needed(replace(recipe, source_length=LENGTH_STEP * n)) <= device_memory,
-            longest(recipe.model) // LENGTH_STEP,
-        ),
+        largest_batch=largest_batch(recipe, device_memory),
+        largest_length=largest_length(recipe, device_memory),
     )
+
+
+def largest_batch(recipe: Recipe, device_memory: int, limit: int = LARGEST) -> int:
+    """The largest batch size, up to a limit, that fits on `device_memory` bytes; 0: none."""
+    return _largest(lambda size: needed(replace(recipe, batch_size=size)) <= device_memory, limit)
+
+
+def largest_length(recipe: Recipe, device_memory: int) -> int:
+    """The largest length, in multiples of `LENGTH_STEP`, that fits on `device_memory` bytes; 0: none."""
+    steps = longest(recipe.model) // LENGTH_STEP
+
+    def fits(step: int) -> bool:
+        return needed(replace(recipe, source_length=LENGTH_STEP * step)) <= device_memory
+
+    return LENGTH_STEP * _largest(fits, steps)
 
 
 def _largest(fits: Callable[[int], bool], limit: int) -> int:
@@ -116,9 +127,7 @@ def cheapest_change(recipe: Recipe, device_memory: int) -> Change | None:
     for text, changed in changes(recipe):
         if (bytes_needed := needed(changed)) <= device_memory:
             return Change(text, changed, bytes_needed)
-    largest = _largest(
-        lambda n: needed(replace(recipe, batch_size=n)) <= device_memory, recipe.batch_size - 1
-    )
+    largest = largest_batch(recipe, device_memory, limit=recipe.batch_size - 1)
     if largest == 0:
         return None
     smaller = replace(recipe, batch_size=largest)

@@ -168,6 +168,22 @@ class ParameterCount:
             ),
         )
 
+    def extrapolated(self, other: ParameterCount, at: int, other_at: int, target: int) -> ParameterCount:
+        """The count at another rank, from this one at rank `at` and the other at `other_at`."""
+
+        def along(mine: int, theirs: int) -> int:
+            return mine + (theirs - mine) * (target - at) // (other_at - at)
+
+        return ParameterCount(
+            self.stacks,
+            tuple(
+                (block, along(total, other_total), along(trainable, other_trainable))
+                for (block, total, trainable), (_, other_total, other_trainable) in zip(
+                    self.by_block, other.by_block, strict=True
+                )
+            ),
+        )
+
 
 def count_parameters(model: nn.Module) -> ParameterCount:
     """Count a model's parameters; a parameter packed in 4 bits counts its bytes."""

@@ -155,7 +155,7 @@ class Trace:
         return Trace([*self.storages, storage], [first, *self.events])
 
     def extrapolated(self, other: Trace, at: int, other_at: int, target: int) -> Trace:
-        """The trace at another batch size: every storage is affine in it.
+        """The trace at another batch size (or rank): every storage is affine in it.
 
         Args:
             other: The same step's trace at another batch size.

@@ -8,7 +8,7 @@ import pytest
 from lorafa.memory.__main__ import device_bytes, main
 from lorafa.memory.allocator import OutOfMemoryError, replay
 from lorafa.memory.estimate import at_full_depth
-from lorafa.memory.fit import CONTEXT, cheapest_change, fit
+from lorafa.memory.fit import CONTEXT, cheapest_change, fit, largest_batch, needed
 from lorafa.memory.recipe import Recipe, RecipeError
 
 GIB = 2**30
@@ -25,16 +25,26 @@ def runs_on(recipe: Recipe, device_memory: int) -> bool:
 
 def test_llama_on_24_gib() -> None:
     recipe = Recipe("llama-7b", "lora-fa", rank=64, source_length=512, batch_size=1)
-    found = fit(recipe, 24 * GIB)
+    largest = largest_batch(recipe, 24 * GIB)
+    assert largest > 1
+    assert runs_on(replace(recipe, batch_size=largest), 24 * GIB)
+    assert not runs_on(replace(recipe, batch_size=largest + 1), 24 * GIB)
+
+
+def test_fit_says_what_the_estimator_says(small_models: dict[str, str]) -> None:
+    recipe = Recipe(small_models["roberta"], "lora", batch_size=2, source_length=64)
+    device_memory = needed(recipe) + 2**24
+    found = fit(recipe, device_memory)
     assert found.fits
-    assert found.largest_batch > 1
-    assert runs_on(replace(recipe, batch_size=found.largest_batch), 24 * GIB)
-    assert not runs_on(replace(recipe, batch_size=found.largest_batch + 1), 24 * GIB)
+    assert needed(replace(recipe, batch_size=found.largest_batch)) <= device_memory
+    assert needed(replace(recipe, batch_size=found.largest_batch + 1)) > device_memory
+    assert found.largest_length in (64, 128)
+    assert not fit(recipe, needed(recipe) - 1).fits
 
 
 def test_a_change_is_found_and_fits(small_models: dict[str, str]) -> None:
     recipe = Recipe(small_models["llama"], "lora", batch_size=64, source_length=128, attention="eager")
-    tight = fit(recipe, 10 * GIB).needed - 2**21
+    tight = needed(recipe) - 2**21
     change = cheapest_change(recipe, tight)
     assert change is not None
     assert change.needed <= tight
@@ -75,7 +85,7 @@ def test_command_line_as_json(small_models: dict[str, str], capsys: pytest.Captu
         "64",
         "--json",
     ]
-    assert main([*arguments, "--device-memory", "1GiB"]) == 0
+    assert main([*arguments, "--device-memory", "760MiB"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed["reserved"] >= printed["peak"] > 0
     assert sum(printed["breakdown"].values()) == printed["reserved"]

@@ -1,18 +1,19 @@
 """Repeating blocks gives the trace that running them all gives."""
 
+from dataclasses import replace
+
 import pytest
 
 from lorafa.memory.depth import kept_blocks
-from lorafa.memory.estimate import at_full_depth
+from lorafa.memory.estimate import at_full_depth, forget_recordings
 from lorafa.memory.recipe import Recipe
 from lorafa.memory.trace import Block, Event, NotRepeatableError, Segment, Storage, Trace
 
 FULL_DEPTH = [
-    {"model": "llama-7b", "method": "lora", "attention": "eager", "adapter_dropout": 0.05},
     {"model": "llama-7b", "method": "lora-fa", "layer_fraction": 0.4, "input_gradients": True},
     {"model": "roberta-base", "method": "full-ft", "attention": "flash", "optimizer": "adafactor"},
     {"model": "roberta-base", "method": "lora-frozen-a", "checkpointing": True, "quantization": "nf4"},
-    {"model": "t5-base", "method": "lora", "attention": "eager", "dtype": "fp32", "autocast": "bf16"},
+    {"model": "t5-small", "method": "lora", "attention": "eager", "dtype": "fp32", "autocast": "bf16"},
 ]
 
 
@@ -74,3 +75,17 @@ def test_unlike_neighbours_are_refused() -> None:
     trace.events = [e for e in trace.events if e.birth or e.storage != 2 or e is dies_in_the_next_block]
     with pytest.raises(NotRepeatableError):
         trace.repeat({"layers": [0, 1, 2, 2, 3, 4]})
+
+
+@pytest.mark.parametrize(
+    ("family", "axis"), [("roberta", "rank"), ("llama", "rank"), ("llama", "batch_size")]
+)
+def test_steps_are_affine_in_batch_and_rank(small_models: dict[str, str], family: str, axis: str) -> None:
+    recipe = Recipe(small_models[family], "lora", batch_size=2, rank=3, source_length=40, adapter_dropout=0.1)
+    traces = {
+        size: at_full_depth(replace(recipe, **{axis: size}), shortcut=False).trace for size in (2, 5, 9)
+    }
+    forget_recordings()
+    direct = at_full_depth(replace(recipe, **{axis: 9}), shortcut=False).trace
+    assert traces[9].storages == direct.storages
+    assert traces[9].events == direct.events
