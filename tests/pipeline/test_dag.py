@@ -24,7 +24,7 @@ class Project:
             source, target = ROOT / part, folder / part
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
-        self.overrides = overrides
+        self.overrides = [*overrides, "profile.experiments=[table2]"]
 
     def snakemake(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         overrides = " ".join(self.overrides)
