@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 import pytest
+import torch
 from torch import nn
-from torch.profiler import ProfilerActivity, profile, record_function
+from torch.profiler import ProfilerActivity, profile
 
 from lorafa.memory.adapt import adapt
 from lorafa.memory.estimate import at_full_depth
@@ -59,26 +60,29 @@ def tracked_peak(recipe: Recipe) -> int:
 
 
 def profiled_peak(recipe: Recipe) -> int:
-    """Peak of the second of two real steps, by PyTorch's profiler: sum of what its CPU allocator reports."""
+    """Peak of the second of two real steps: what exists before it, and what PyTorch's profiler sees allocated."""
     batch = batch_of(load_config(recipe.model), recipe)
-    batch_bytes = sum(tensor.nbytes for tensor in batch.values())
+    model = real_model(recipe)
+    optimizer = new_optimizer(model, recipe)
+    training_step(model, batch, optimizer)
+    states = [v for state in optimizer.state.values() for v in state.values() if isinstance(v, torch.Tensor)]
+    existing = [*model.parameters(), *model.buffers(), *states, *batch.values()]
+    current = sum({tensor.data_ptr(): tensor.nbytes for tensor in existing}.values())
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiler:
-        model = real_model(recipe)
-        optimizer = new_optimizer(model, recipe)
-        for step in range(2):
-            with record_function(f"step {step}"):
-                model(**batch).loss.backward()
-                optimizer.step()
-                optimizer.zero_grad()
+        training_step(model, batch, optimizer)
     events = sorted(profiler.profiler.kineto_results.events(), key=lambda event: event.start_ns())
-    second = next(event.start_ns() for event in events if event.name() == "step 1")
-    current, peak = batch_bytes, 0
+    peak = current
     for event in events:
         if event.name() == "[memory]":
             current += event.nbytes()
-            if event.start_ns() >= second:
-                peak = max(peak, current)
+            peak = max(peak, current)
     return peak
+
+
+def training_step(model: nn.Module, batch: dict[str, torch.Tensor], optimizer: torch.optim.Optimizer) -> None:
+    model(**batch).loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -85,11 +85,11 @@ def test_command_line_as_json(small_models: dict[str, str], capsys: pytest.Captu
         "64",
         "--json",
     ]
-    assert main([*arguments, "--device-memory", "760MiB"]) == 0
+    assert main([*arguments, "--device-memory", "730MiB"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed["reserved"] >= printed["peak"] > 0
     assert sum(printed["breakdown"].values()) == printed["reserved"]
-    assert printed["methods"]["lora"]["largest_batch"] > 2
+    assert printed["methods"]["lora"]["largest_batch"] >= 1
 
 
 def test_command_line_as_a_table(small_models: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
