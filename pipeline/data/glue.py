@@ -1,5 +1,6 @@
 """GLUE tasks as token ids and labels."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,10 +58,15 @@ def load(
         texts = [batch[column] for column in task.text_columns]
         return tokenizer(*texts, truncation=True, max_length=max_length)
 
+    # Said here, because finding it out from the function takes `map` a second.
+    method = hashlib.sha256(f"{task}{max_length}{tokenizer.backend_tokenizer.to_str()}".encode()).hexdigest()
+
     def prepare(split: str) -> Dataset:
         raw = splits[split]
         extra = [column for column in raw.column_names if column != "label"]
-        return raw.map(tokenize, batched=True, remove_columns=extra).rename_column("label", "labels")
+        fingerprint = hashlib.sha256(f"{raw._fingerprint}{method}".encode()).hexdigest()[:16]
+        tokens = raw.map(tokenize, batched=True, remove_columns=extra, new_fingerprint=fingerprint)
+        return tokens.rename_column("label", "labels")
 
     validation = [prepare(split) for split in task.validation_splits]
     return GlueData(
