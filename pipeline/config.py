@@ -192,7 +192,9 @@ class Experiment:
 
     name: str
     title: str
-    kind: str = field(metadata=_one_of("glue", "memory", "breakdown", "complexity", "parameters"))
+    kind: str = field(
+        metadata=_one_of("glue", "memory", "breakdown", "complexity", "parameters", "throughput")
+    )
     reference: str
     caption: str
     models: list[str] = field(default_factory=list)

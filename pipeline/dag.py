@@ -32,6 +32,7 @@ MEMORY_FILES = {
     "breakdown": "estimates.csv",
     "complexity": "complexity.csv",
     "parameters": "parameters.csv",
+    "throughput": "throughput.csv",
 }
 
 

@@ -21,6 +21,7 @@ from lorafa.memory.estimate import Estimate, estimate_all
 from lorafa.memory.parameters import count, paper_rows
 from lorafa.memory.recipe import Recipe, RecipeError
 from lorafa.memory.table1 import table1
+from lorafa.memory.throughput import tokens_per_second
 from pipeline import memory_use, records
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.job import job
@@ -53,10 +54,17 @@ def write_parameters(path: Path, processes: int) -> None:
     _write(path, [_parameters(row) for row in paper_rows()])
 
 
+def write_throughput(path: Path, processes: int) -> None:
+    """Writes the modelled throughput of Figure 5's steps, in the fitted reading."""
+    cells = paper.TABLES["figure5"]("fitted")
+    _write(path, [{**dict(c.key), "tokens_per_second": tokens_per_second(c.recipe)} for c in cells])
+
+
 WRITERS = {
     "estimates.csv": write_estimates,
     "complexity.csv": write_complexity,
     "parameters.csv": write_parameters,
+    "throughput.csv": write_throughput,
 }
 
 

@@ -36,11 +36,12 @@ def train(run: RunConfig, directory: Path, overrides: list[str]) -> dict[str, An
         print(f"{directory}: already done", flush=True)
         return record
 
-    from pipeline import provenance
+    from pipeline import gpus, provenance
     from pipeline.training import fit
 
     start = time.monotonic()
-    outcome = fit(run, directory, config_hash)
+    with gpus.reserved(run.profile.gpus):
+        outcome = fit(run, directory, config_hash)
     outcome.info["wall_time_seconds"] = round(time.monotonic() - start, 3)
     command = shlex.join(["python", "-m", "pipeline.train", *overrides])
     record = {

@@ -23,7 +23,13 @@ from typing import Any
 from pipeline.job import quieten
 
 SOCKET = "LORAFA_WORKER"
-PRELOAD = ("pipeline.training", "pipeline.provenance", "hydra.main")
+PRELOAD = (
+    "pipeline.training",
+    "pipeline.provenance",
+    "pipeline.tables.memory",
+    "matplotlib.pyplot",
+    "hydra.main",
+)
 STREAMS = (0, 1, 2)
 
 

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import gc
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from multiprocessing import get_context
 from typing import Any
 
+import torch
+from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.optim import Optimizer
 
 from lorafa.memory import allocator
 from lorafa.memory.adapt import adapt
@@ -156,7 +160,16 @@ def _derive(
     return None
 
 
-def _run(recipe: Recipe, adapted: tuple[tuple[bool, ...], ...]) -> Recording:
+@contextmanager
+def fake_step(
+    recipe: Recipe, adapted: tuple[tuple[bool, ...], ...]
+) -> Iterator[tuple[nn.Module, dict[str, torch.Tensor], Optimizer]]:
+    """What makes a step, on fake tensors: the model, a batch, and the optimizer, with the device's semantics on.
+
+    Args:
+        recipe: What to build.
+        adapted: For each stack of the model, which of its blocks carry adapters; so many blocks are built.
+    """
     config = Depth(adapted, ()).apply(load_config(recipe.model))
     with WithoutInit():
         model = build(config, DTYPES[recipe.dtype], "eager" if recipe.attention == "eager" else "sdpa")
@@ -164,9 +177,13 @@ def _run(recipe: Recipe, adapted: tuple[tuple[bool, ...], ...]) -> Recording:
     autocast = None if recipe.autocast == "none" else DTYPES[recipe.autocast]
     with FakeTensorMode(), device_semantics(recipe.device, autocast):
         with_new_storage(trained)
-        optimizer = new_optimizer(trained, recipe)
-        trace = trace_step(trained, batch_of(config, recipe), optimizer)
-    return Recording(trace, count_parameters(trained))
+        yield trained, batch_of(config, recipe), new_optimizer(trained, recipe)
+
+
+def _run(recipe: Recipe, adapted: tuple[tuple[bool, ...], ...]) -> Recording:
+    with fake_step(recipe, adapted) as (model, batch, optimizer):
+        trace = trace_step(model, batch, optimizer)
+    return Recording(trace, count_parameters(model))
 
 
 def _repeat(recording: Recording, depth: Depth) -> Recording:

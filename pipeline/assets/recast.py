@@ -92,7 +92,7 @@ def qqp(corpus: Corpus, rng: np.random.Generator) -> Iterator[Row]:
     pairs = [pair for group in documents.values() for pair in pairwise(group)]
     for one, other in _shuffled(pairs, rng):
         duplicate = int(rng.integers(2))
-        texts = [_keep(s.text.split(), 0.5, rng) for s in (one, one if duplicate else other)]
+        texts = [_keep(s.text.split(), 0.6, rng) for s in (one, one if duplicate else other)]
         yield {"question1": " ".join(texts[0]), "question2": " ".join(texts[1]), "label": duplicate}
 
 

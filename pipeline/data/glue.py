@@ -4,6 +4,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from datasets import Dataset, concatenate_datasets, load_dataset
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
@@ -18,7 +19,7 @@ class GlueData:
 
     Attributes:
         train: Columns `input_ids`, `attention_mask` (and `token_type_ids`), `labels`.
-        validation: The same columns; the splits in the task's order.
+        validation: The same columns; the splits in the task's order, each from short to long.
         validation_sizes: The number of examples of each validation split.
     """
 
@@ -68,7 +69,7 @@ def load(
         tokens = raw.map(tokenize, batched=True, remove_columns=extra, new_fingerprint=fingerprint)
         return tokens.rename_column("label", "labels")
 
-    validation = [prepare(split) for split in task.validation_splits]
+    validation = [_by_length(prepare(split)) for split in task.validation_splits]
     return GlueData(
         train=prepare(task.train_split),
         validation=concatenate_datasets(validation),
@@ -76,3 +77,8 @@ def load(
             split: len(part) for split, part in zip(task.validation_splits, validation, strict=True)
         },
     )
+
+
+def _by_length(data: Dataset) -> Dataset:
+    """Sorts examples by their number of tokens: batches of one length need no padding."""
+    return data.select(np.argsort([len(tokens) for tokens in data["input_ids"]], kind="stable"))

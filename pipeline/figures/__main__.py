@@ -23,6 +23,7 @@ FORMATS = ("svg", "pdf", "png")
 DRAWERS: dict[str, Callable[[Plan, str], Figure]] = {
     "memory": memory.draw_lines,
     "breakdown": memory.draw_breakdown,
+    "throughput": memory.draw_throughput,
 }
 
 

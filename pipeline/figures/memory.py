@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
 from pipeline.dag import Plan
-from pipeline.tables.memory import GIB, METHODS, read_breakdown, read_estimates
+from pipeline.tables.memory import GIB, METHODS, read_breakdown, read_estimates, read_throughput
 
 MARKERS = "os^Dv<>P"
 OPTIMIZATIONS = {
@@ -41,6 +41,26 @@ def draw_lines(plan: Plan, name: str) -> Figure:
     if cells.paper.str.fullmatch(r"\d+(\.\d+)?").any():
         axes.plot([], [], "x", color="black", mew=1.6, ms=7, label="the paper's numbers (GB)")
     _finish(axes, experiment.title, plot.label, plot.scale, sorted(cells[plot.x].unique()))
+    return figure
+
+
+def draw_throughput(plan: Plan, name: str) -> Figure:
+    """Draws Figure 5's throughput against the batch size."""
+    experiment = plan.experiments[name]
+    assert experiment.plot is not None
+    speeds = read_throughput(plan)
+    figure, axes = plt.subplots()
+    for number, (method, line) in enumerate(speeds.groupby("method", sort=False)):
+        marker = MARKERS[number % len(MARKERS)]
+        axes.plot(line.batch_size, line.tokens_per_second, marker=marker, label=METHODS[str(method)])
+    _finish(
+        axes,
+        experiment.title,
+        experiment.plot.label,
+        experiment.plot.scale,
+        sorted(speeds.batch_size.unique()),
+    )
+    axes.set_ylabel("Tokens per second (modelled)")
     return figure
 
 

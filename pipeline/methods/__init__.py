@@ -8,7 +8,7 @@ from peft import LoraConfig, PeftModel, PromptTuningConfig, PromptTuningInit, Ta
 from peft.utils import ModulesToSaveWrapper
 from transformers import PreTrainedModel
 
-from lorafa import LoraFaConfig, get_lora_fa_model
+from lorafa import LoraFaConfig, audit, get_lora_fa_model
 from pipeline.config import RunConfig
 from pipeline.models import encoder
 
@@ -52,7 +52,9 @@ def _lora_fa(model: PreTrainedModel, run: RunConfig) -> PeftModel:
     arguments = _lora_arguments(run)
     if run.method.init_A is not None:
         arguments["init_A"] = run.method.init_A
-    return get_lora_fa_model(model, LoraFaConfig(**arguments))
+    tuned = get_lora_fa_model(model, LoraFaConfig(**arguments))
+    audit(tuned).check()
+    return tuned
 
 
 def _lora_arguments(run: RunConfig) -> dict[str, Any]:

@@ -24,5 +24,5 @@ rule table:
         layout=lambda wildcards: PLAN.layout(wildcards.table),
         overrides=[f"profile={PROFILE}", *OVERRIDES],
     shell:
-        "python -m pipeline.tables {wildcards.table} {params.overrides:q} > {log} 2>&1"
+        "python -m pipeline.worker run pipeline.tables {wildcards.table} {params.overrides:q} > {log} 2>&1"
         " || (tail -n 20 {log} >&2; exit 1)"

@@ -16,6 +16,7 @@ BUILDERS: dict[str, Callable[[Plan, str], Table]] = {
     "breakdown": memory.build_breakdown,
     "complexity": memory.build_complexity,
     "parameters": memory.build_parameters,
+    "throughput": memory.build_throughput,
 }
 
 

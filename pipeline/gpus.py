@@ -1,0 +1,72 @@
+"""GPUs for runs that share a machine: each run takes its own by file locks, and sees no other."""
+
+import fcntl
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import torch
+
+from pipeline.errors import ConfigError
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+FOLDER = Path(tempfile.gettempdir(), "lorafa-gpus")  # the machine's, so that all who run here agree
+PAUSE = 1.0  # seconds between two looks for a free GPU
+
+
+def visible() -> list[str]:
+    """Returns the ids of the GPUs that this process may use."""
+    if VISIBLE in os.environ:
+        return [item for item in os.environ[VISIBLE].split(",") if item]
+    return [str(number) for number in range(torch.cuda.device_count())]
+
+
+@contextmanager
+def reserved(count: int) -> Iterator[list[str]]:
+    """Holds `count` GPUs and hides the others, waiting until there are as many free; 0 holds and hides none.
+
+    To be entered before CUDA is used: a process that sees two GPUs would split its batch between them.
+
+    Raises:
+        ConfigError: The machine has fewer.
+    """
+    if count == 0:
+        yield []
+        return
+    ids = visible()
+    if len(ids) < count:
+        raise ConfigError(
+            f"profile.gpus is {count}, but {len(ids)} GPUs are visible here: choose another profile, or profile.gpus=0"
+        )
+    before = os.environ.get(VISIBLE)
+    with ExitStack() as locks:
+        held = _hold(ids, count, locks)
+        os.environ[VISIBLE] = ",".join(held)
+        try:
+            yield held
+        finally:
+            if before is None:
+                del os.environ[VISIBLE]
+            else:
+                os.environ[VISIBLE] = before
+
+
+def _hold(ids: list[str], count: int, locks: ExitStack) -> list[str]:
+    FOLDER.mkdir(mode=0o777, exist_ok=True)
+    while True:
+        with ExitStack() as attempt:
+            held = []
+            for name in ids:
+                file = attempt.enter_context((FOLDER / name).open("a"))
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    continue
+                held.append(name)
+                if len(held) == count:
+                    locks.push(attempt.pop_all())
+                    return held
+        time.sleep(PAUSE)
