@@ -1,4 +1,5 @@
 # make tables [CORES=N] [PROFILE=mini|smoke|paper]   every table of the profile, set-up included
+# make figures [CORES=N] [PROFILE=...]               every figure
 # make test | lint | format | lock | clean
 PYTHON ?= python3
 CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
@@ -7,10 +8,10 @@ VENV := .venv
 BIN := $(abspath $(VENV))/bin
 RUN := PATH="$(BIN):$$PATH"
 
-.PHONY: tables test lint format lock clean
+.PHONY: tables figures test lint format lock clean
 
-tables: $(VENV)/installed
-	$(RUN) snakemake --cores $(CORES) --quiet rules reason --config profile=$(PROFILE) -- tables
+tables figures: $(VENV)/installed
+	$(RUN) snakemake --cores $(CORES) --quiet rules reason --config profile=$(PROFILE) -- $@
 
 test: $(VENV)/installed
 	$(RUN) python -m pytest

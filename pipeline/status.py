@@ -19,11 +19,9 @@ def summary(plan: Plan, started: float) -> str:
     ]
     done = sum(modified >= started for modified in finished)
     minutes, seconds = divmod(round(time.time() - started), 60)
-    tables = [Path(plan.profile.results, "tables", f"{name}.md") for name in plan.experiments]
-    where = ", ".join(str(path) for path in tables if path.exists()) or "none yet"
     return (
         f"Profile {plan.profile.name}: {done} runs done in {minutes} min {seconds} s, {len(finished) - done} reused, "
-        f"{len(plan.runs) - len(finished)} left. Tables: {where}"
+        f"{len(plan.runs) - len(finished)} left. The tables are in {plan.profile.results}/tables."
     )
 
 

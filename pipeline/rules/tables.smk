@@ -2,6 +2,7 @@
 
 
 rule tables:
+    default_target: True
     input:
         expand(f"{RESULTS}/tables/{{table}}.md", table=PLAN.experiments),
         [source for table in PLAN.experiments for source in PLAN.sources(table)],  # else a deleted run stays deleted
