@@ -17,6 +17,7 @@ from transformers import (
     ProgressCallback,
     Trainer,
     TrainerCallback,
+    TrainerState,
     TrainingArguments,
     set_seed,
 )
@@ -99,25 +100,29 @@ def fit(run: RunConfig, directory: Path, config_hash: str) -> Outcome:
 
     checkpoints = directory / CHECKPOINTS / config_hash
     _remove_others(checkpoints)
-    steps = _StepTimes()
-    trainer = _WatchfulTrainer(
-        model=model,
-        args=_arguments(run, checkpoints, len(data.train)),
-        train_dataset=data.train,
-        eval_dataset=data.validation,
-        data_collator=DataCollatorWithPadding(tokenizer),
-        compute_metrics=lambda prediction: _scores(run, data.validation_sizes, prediction),
-        callbacks=[steps],
-    )
-    trainer.remove_callback(ProgressCallback)
-    trainer.add_callback(_Progress)
     resumed = last_complete_checkpoint(checkpoints)
-    memory_use.reset_peak()
+    steps = _StepTimes()
+    state = TrainerState()
     status, problem = records.DONE, None
+    memory_use.reset_peak()
     try:
-        trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+        trainer = _WatchfulTrainer(  # which puts the model on the device
+            model=model,
+            args=_arguments(run, checkpoints, len(data.train)),
+            train_dataset=data.train,
+            eval_dataset=data.validation,
+            data_collator=DataCollatorWithPadding(tokenizer),
+            compute_metrics=lambda prediction: _scores(run, data.validation_sizes, prediction),
+            callbacks=[steps],
+        )
+        trainer.remove_callback(ProgressCallback)
+        trainer.add_callback(_Progress)
+        try:
+            trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+        finally:
+            state = trainer.state
     except DivergedError:
-        status, problem = records.DIVERGED, f"loss not finite at step {trainer.state.global_step + 1}"
+        status, problem = records.DIVERGED, f"loss not finite at step {state.global_step + 1}"
     except Exception as error:
         if not memory_use.is_out_of_memory(error):
             raise
@@ -125,7 +130,7 @@ def fit(run: RunConfig, directory: Path, config_hash: str) -> Outcome:
     _check_frozen(model, trainable)
     if status == records.DONE and (run.method.kind != "full-ft" or run.profile.keep_weights):
         model.save_pretrained(str(directory / SAVED_MODEL))
-    info = _train_info(run, trainer, model, steps.seconds) | {
+    info = _train_info(run, state, model, steps.seconds) | {
         "status": status,
         "problem": problem,
         "resumed_from_step": int(resumed.name.rsplit("-", 1)[1]) if resumed else None,
@@ -193,12 +198,12 @@ def _scores(run: RunConfig, sizes: dict[str, int], prediction: EvalPrediction) -
 
 
 def _train_info(
-    run: RunConfig, trainer: Trainer, model: nn.Module, step_seconds: list[float]
+    run: RunConfig, state: TrainerState, model: nn.Module, step_seconds: list[float]
 ) -> dict[str, Any]:
-    history = trainer.state.log_history
+    history = state.log_history
     evaluations = [_evaluation(entry) for entry in history if "eval_score" in entry]
     parameters = list(model.parameters())
-    tokens = trainer.state.num_input_tokens_seen
+    tokens = state.num_input_tokens_seen
     step_time = statistics.median(step_seconds) if step_seconds else None
     return {
         "metric": run.task.metric,
@@ -206,12 +211,12 @@ def _train_info(
         "best": max(evaluations, key=lambda entry: entry["score"], default=None),
         "last": evaluations[-1] if evaluations else None,
         "losses": [{"step": entry["step"], "loss": entry["loss"]} for entry in history if "loss" in entry],
-        "steps": trainer.state.global_step,
+        "steps": state.global_step,
         "trainable_parameters": sum(p.numel() for p in parameters if p.requires_grad),
         "total_parameters": sum(p.numel() for p in parameters),
         "tokens": tokens,
         "step_time_seconds": step_time,
-        "tokens_per_second": tokens / trainer.state.global_step / step_time if step_time else None,
+        "tokens_per_second": tokens / state.global_step / step_time if step_time else None,
         "peak_memory_bytes": memory_use.peak(),
     }
 

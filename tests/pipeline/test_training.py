@@ -130,6 +130,15 @@ def test_out_of_memory_is_a_result(compose, tmp_path, monkeypatch, error):
     assert "memory" in info["problem"]
 
 
+def test_out_of_memory_before_the_first_step_is_a_result(compose, tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(training.Trainer, "__init__", full)
+    info = train(compose(), tmp_path, [])["train_info"]
+    assert (info["status"], info["steps"], info["best"]) == ("out_of_memory", 0, None)
+
+
 def test_other_errors_are_not_swallowed(compose, tmp_path, monkeypatch):
     def broken(*args, **kwargs):
         raise RuntimeError("shapes do not match")
