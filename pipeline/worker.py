@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -36,7 +37,8 @@ STREAMS = (0, 1, 2)
 class Worker:
     """A worker for the jobs of this process and of what it starts, where the system can have one (Linux)."""
 
-    def __init__(self) -> None:
+    def __init__(self, preload: Sequence[str] = PRELOAD) -> None:
+        self._preload = preload
         self._folder: TemporaryDirectory[str] | None = None
         self._server: subprocess.Popen[bytes] | None = None
 
@@ -48,7 +50,16 @@ class Worker:
         path = os.path.join(self._folder.name, "worker")
         os.environ[SOCKET] = path
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "pipeline.worker", "serve", path, "--owner", str(os.getpid())]
+        command = [
+            sys.executable,
+            "-m",
+            "pipeline.worker",
+            "serve",
+            path,
+            "--owner",
+            str(os.getpid()),
+            *self._preload,
+        ]
         self._server = subprocess.Popen(command, env=environment, start_new_session=True)  # noqa: S603 - our own
         while not os.path.exists(path) and self._server.poll() is None:
             time.sleep(0.01)
@@ -88,7 +99,7 @@ def run(module: str, arguments: list[str]) -> int:
     return int.from_bytes(reply, signed=True) if reply else 1
 
 
-def serve(path: str, owner: int) -> None:
+def serve(path: str, owner: int, preload: Sequence[str]) -> None:
     """Answers requests on a socket until the owner ends; one fork for each."""
     with (
         socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener,
@@ -97,7 +108,7 @@ def serve(path: str, owner: int) -> None:
         listener.bind(path)
         listener.listen(1024)
         quieten()
-        for module in PRELOAD:
+        for module in preload:
             importlib.import_module(module)
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         selector.register(listener, selectors.EVENT_READ, "request")
@@ -203,9 +214,10 @@ def main() -> None:
     serve_parser = commands.add_parser("serve", help="be the worker")
     serve_parser.add_argument("socket", type=Path)
     serve_parser.add_argument("--owner", type=int, required=True, help="process id to end with")
+    serve_parser.add_argument("preload", nargs="*", help="modules to import before the first request")
     arguments = parser.parse_args()
     if arguments.command == "serve":
-        serve(str(arguments.socket), arguments.owner)
+        serve(str(arguments.socket), arguments.owner, arguments.preload)
     else:
         sys.exit(run(arguments.module, arguments.arguments))
 

@@ -12,9 +12,8 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="the worke
 
 
 @pytest.fixture
-def server(monkeypatch):
-    monkeypatch.setattr(worker, "PRELOAD", ())
-    running = worker.Worker()
+def server():
+    running = worker.Worker(preload=())
     running.start()
     yield running
     running.stop()
