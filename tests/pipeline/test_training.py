@@ -4,7 +4,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +12,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
 from pipeline import records, training
+from pipeline.config import compose_run
 from pipeline.train import train
 
 METHODS = ["full-ft", "prompt-tuning", "lora", "lora-qv", "lora-fa"]
@@ -151,31 +151,27 @@ def test_other_errors_are_not_swallowed(compose, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("method", ["full-ft", "lora-fa"])
 def test_a_killed_run_goes_on_and_ends_with_the_same_metrics(tiny_overrides, tmp_path, method):
-    def command(results_folder: Path) -> list[str]:
-        changes = [
-            f"profile.results={results_folder}",
-            f"method={method}",
-            "budget.max_steps=40",
-            "task=sst2",
-        ]
-        return [sys.executable, "-m", "pipeline.train", *tiny_overrides[:3], "budget.batch_size=8", *changes]
-
-    def record(results_folder: Path) -> dict:
-        (path,) = results_folder.rglob("metrics.json")
-        return records.read(path)
-
-    subprocess.run(command(tmp_path / "whole"), check=True, capture_output=True)
-    process = subprocess.Popen(command(tmp_path / "killed"), stderr=subprocess.DEVNULL)
+    overrides = [
+        *tiny_overrides[:3],
+        "budget.batch_size=8",
+        "budget.max_steps=40",
+        f"method={method}",
+        "task=sst2",
+    ]
+    run, _ = compose_run(overrides)
+    command = [sys.executable, "-m", "pipeline.train", *overrides, f"profile.results={tmp_path}"]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
-    while not list((tmp_path / "killed").rglob("checkpoint-20/trainer_state.json")):
+    while not (states := list(tmp_path.rglob("checkpoint-20/trainer_state.json"))):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert not list((tmp_path / "killed").rglob("metrics.json"))
-    subprocess.run(command(tmp_path / "killed"), check=True, capture_output=True)
-    assert record(tmp_path / "killed")["train_info"]["resumed_from_step"] == 20
-    assert results(record(tmp_path / "killed")) == results(record(tmp_path / "whole"))
+    directory = states[0].parents[3]
+    assert not (directory / "metrics.json").exists()
+    resumed = train(run, directory, [])
+    assert resumed["train_info"]["resumed_from_step"] == 20
+    assert results(resumed) == results(train(run, tmp_path / "whole", []))
 
 
 def test_a_checkpoint_cut_short_is_passed_over(tmp_path):
