@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from lorafa.memory.paper import A100_80GB
+from lorafa.memory.paper import A100_80GB, published
 from pipeline.dag import Plan
 from pipeline.errors import RecordError
 from pipeline.tables.table import Cell, Row, Table
@@ -189,13 +189,14 @@ def read_estimates(plan: Plan, name: str) -> pd.DataFrame:
     keys = [item.split("=", 1)[0] for item in _items(estimates.cell.iloc[0])]
     wide = estimates.pivot(index="cell", columns="reading", values="device_bytes")
     fitted = estimates[estimates.reading == "fitted"].drop_duplicates("cell").set_index("cell")
+    theirs = published(name, (ROOT / plan.experiments[name].reference).parent)
     rows = []
     for cell in fitted.index:
         values = dict(item.split("=", 1) for item in _items(cell))
         rows.append(
             {
                 **values,
-                "paper": _published(plan, name, values),
+                "paper": theirs.get(frozenset(values.items()), ""),
                 **{reading: wide.loc[cell, reading] for reading in READINGS},
                 "allocated": fitted.loc[cell, "allocated_bytes"],
                 "saved": fitted.loc[cell, "saved_bytes"],
@@ -242,17 +243,6 @@ def _grouped(published: pd.Series) -> dict[str, float]:
     }
     grouped = published.groupby(names).sum()
     return {name: float(grouped[name]) for name in dict.fromkeys(names.values())}
-
-
-def _published(plan: Plan, name: str, key: dict[str, str]) -> str:
-    path = ROOT / plan.experiments[name].reference
-    if not path.exists():
-        return ""
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    if "memory_gb" not in table or not set(key) <= set(table):
-        return ""
-    found = table[(table[list(key)] == pd.Series(key)).all(axis=1)]
-    return str(found.memory_gb.iloc[0]) if len(found) else ""
 
 
 def _read(plan: Plan, file: str) -> pd.DataFrame:
