@@ -193,10 +193,10 @@ def _arguments(run: RunConfig, checkpoints: Path, data: TrainingData) -> Seq2Seq
         max_grad_norm=settings.max_grad_norm,
         eval_strategy="steps",
         eval_steps=every,
-        save_strategy="steps",
+        save_strategy="steps" if every < total else "no",  # at the end, there is nothing left to resume
         save_steps=every,
         save_total_limit=1,
-        load_best_model_at_end=True,
+        load_best_model_at_end=every < total,
         metric_for_best_model="score" if data.scores else "loss",
         greater_is_better=run.greater_is_better,
         prediction_loss_only=data.scores is None,

@@ -25,11 +25,16 @@ from pipeline.job import quieten
 
 SOCKET = "LORAFA_WORKER"
 PRELOAD = (
-    "pipeline.training",
+    "hydra.main",
+    "matplotlib.pyplot",
+    "pipeline.evaluate",
     "pipeline.provenance",
     "pipeline.tables.memory",
-    "matplotlib.pyplot",
-    "hydra.main",
+    "pipeline.tasks.classification",
+    "pipeline.tasks.instructions",
+    "pipeline.tasks.translation",
+    "pipeline.train",
+    "pipeline.training",
 )
 STREAMS = (0, 1, 2)
 

