@@ -1,5 +1,7 @@
 # make tables [CORES=N] [PROFILE=mini|smoke|paper]   every table of the profile, set-up included
 # make figures [CORES=N] [PROFILE=...]               every figure
+# make docs                                        this documentation as a site, in build/site
+# make notebooks                                   notebooks/*.py as notebooks with their outputs
 # make test | lint | format | lock | clean
 PYTHON ?= python3
 CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
@@ -8,10 +10,17 @@ VENV := .venv
 BIN := $(abspath $(VENV))/bin
 RUN := PATH="$(BIN):$$PATH"
 
-.PHONY: tables figures test lint format lock clean
+.PHONY: tables figures docs notebooks test lint format lock clean
 
 tables figures: $(VENV)/installed
 	$(RUN) snakemake --cores $(CORES) --quiet rules reason --config profile=$(PROFILE) -- $@
+
+docs: $(VENV)/installed
+	$(RUN) mkdocs build --strict
+
+notebooks: $(VENV)/installed
+	$(RUN) jupytext --quiet --to ipynb notebooks/*.py
+	$(RUN) jupyter execute --inplace notebooks/*.ipynb
 
 test: $(VENV)/installed
 	$(RUN) python -m pytest
@@ -40,7 +49,7 @@ $(VENV)/installed: requirements.lock pyproject.toml
 lock:
 	$(PYTHON) -m venv $(VENV)-lock
 	$(VENV)-lock/bin/python -m pip install --quiet torch==2.13.0
-	$(VENV)-lock/bin/python -m pip install --quiet --editable ".[pipeline,sweep,quantization,dev]"
+	$(VENV)-lock/bin/python -m pip install --quiet --editable ".[pipeline,sweep,quantization,notebooks,docs,dev]"
 	(echo "# Every package of the tested environment, exact. Regenerate with: make lock"; \
 	 $(VENV)-lock/bin/python -m pip freeze --all --exclude-editable | grep -v '^pip==' | sed 's/+cpu//') > requirements.lock
 	rm -r $(VENV)-lock
