@@ -13,6 +13,7 @@ CARDS = {"24 GiB": 24, "40 GiB": 40, "80 GiB": 80}
 RANK = 64
 BATCH, LENGTH = 4, 512
 BATCHES = [1, 2, 4, 8, 16, 32]
+RANKS = [8, 32, 128]
 
 # %%
 from dataclasses import replace
@@ -86,11 +87,10 @@ pd.DataFrame({card: (curves <= size).mul(curves.index, axis=0).max() for card, s
 # every usual rank.
 
 # %%
-ranks = [8, 32, 128]
 pd.DataFrame(
     {
-        name: [estimate(replace(recipes[name], rank=rank)).saved / GIB for rank in ranks]
+        name: [estimate(replace(recipes[name], rank=rank)).saved / GIB for rank in RANKS]
         for name in ("LoRA", "LoRA, A frozen", "LoRA-FA", "LoRA-FA, recomputing")
     },
-    pd.Index(ranks, name="GiB saved for backward, by rank"),
+    pd.Index(RANKS, name="GiB saved for backward, by rank"),
 ).round(2)

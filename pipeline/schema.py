@@ -36,8 +36,25 @@ def _not_empty() -> dict[str, Check]:
 class Profile:
     """Which models, seeds and sources a set of results has; nothing in it changes the result of a run.
 
-    `budgets`, by model, is what a profile's `budget` may refer to; `grids`, what experiments' axes may; `instructions`
-    and `translation_tests`, what tasks of these kinds may.
+    Attributes:
+        name: The file's.
+        results: The folder of its results.
+        experiments: Which of conf/experiment it makes; null for all.
+        seeds: Of every run, unless an experiment has its own.
+        encoders: The models of Table 2.
+        encoder_decoders: The models of Table 3.
+        decoders: The models of Table 4.
+        instruction_decoders: The models of the rebuttal's experiment on held-out tasks.
+        glue_tasks: The tasks of Table 2.
+        cache: Where downloads, prepared data and plans stay.
+        mirror: A folder that is read in place of the Hugging Face hub; null for the hub.
+        build_mirror: The file of conf/mirror by which the DAG builds that folder; null where it is given.
+        threads: Of each run.
+        gpus: Of each run; 0 for the CPU.
+        translation_tests: The test splits that translation is scored on.
+        instructions: What the instruction tasks' files refer to.
+        budgets: What the profile's `budget` refers to, by model.
+        grids: What the experiments' axes refer to.
     """
 
     name: str
@@ -62,7 +79,16 @@ class Profile:
 
 @dataclass
 class Budget:
-    """How long a run trains: `epochs`, or `max_steps` where that is given. Lengths are in tokens."""
+    """How long a run trains: either `epochs` or `max_steps` is given.
+
+    Attributes:
+        epochs: Passes over the training data.
+        max_steps: Optimizer steps.
+        evaluations: How often it is evaluated, evenly spread; null: after each epoch.
+        batch_size: Examples in a step.
+        max_length: Tokens of an input; the rest is cut off.
+        max_target_length: Tokens of a translation or an answer.
+    """
 
     epochs: int | None = field(metadata=_at_least(1))
     max_steps: int | None = field(metadata=_at_least(1))
@@ -74,7 +100,21 @@ class Budget:
 
 @dataclass
 class Model:
-    """A pretrained model, with the adapters' rank and dropout that the paper gives it."""
+    """A pretrained model, with the adapters' rank and dropout that the paper gives it.
+
+    Attributes:
+        name: The file's.
+        label: In captions.
+        short: In tables.
+        paper: The model whose published numbers stand beside it.
+        kind: Which tasks it is for.
+        repository: On the hub.
+        revision: A commit or branch of the repository.
+        batch_size: What a budget may refer to.
+        frozen_dtype: Of weights that are not trained.
+        rank: Of its adapters, unless the method has its own.
+        adapter_dropout: Of its adapters' input, unless the method has its own.
+    """
 
     name: str
     label: str
@@ -91,7 +131,22 @@ class Model:
 
 @dataclass
 class Method:
-    """A way to fine-tune; fields that a kind does not use are null."""
+    """A way to fine-tune; fields that a kind does not use are null.
+
+    Attributes:
+        name: The file's.
+        label: In captions.
+        short: In tables.
+        kind: The function of pipeline/methods that applies it.
+        rank: Of the adapters; the run's `rank` follows it.
+        lr: By model; the run's `lr` follows it.
+        targets: Which linear layers get adapters.
+        dropout: Of the adapters' input.
+        virtual_tokens: Of a prompt.
+        init_A: How the frozen A starts.
+        layer_fraction: The part of the layers, from the last, that gets adapters.
+        quantization: Of the frozen weights.
+    """
 
     name: str
     label: str
@@ -113,7 +168,12 @@ class Method:
 
 @dataclass
 class Classification:
-    """Which columns are read, and how many classes there are (1: regression)."""
+    """What is read of a classification data set.
+
+    Attributes:
+        text_columns: One text, or a pair; the labels are in the column `label`.
+        num_labels: How many classes there are; 1 for regression.
+    """
 
     text_columns: list[str] = field(metadata=_not_empty())
     num_labels: int = field(metadata=_at_least(1))
@@ -121,7 +181,15 @@ class Classification:
 
 @dataclass
 class Translation:
-    """From which language into which, after which words, and how it is generated."""
+    """What is translated, and how.
+
+    Attributes:
+        source_language: Its key in the column `translation`.
+        target_language: Its key in the column `translation`.
+        prefix: What stands before each input.
+        num_beams: Of the search when a test is translated.
+        length_penalty: Of that search.
+    """
 
     source_language: str
     target_language: str
@@ -153,7 +221,15 @@ class Instructions:
 
 @dataclass
 class Benchmark:
-    """A multiple-choice benchmark with `shots` exemplars in front of each question; `form` says what is scored."""
+    """A multiple-choice benchmark in MMLU's schema.
+
+    Attributes:
+        repository: On the hub.
+        revision: A commit or branch of the repository.
+        form: What is scored of each choice, its letter or its words.
+        shots: Exemplars in front of each question.
+        questions: At most so many of each subject; null for all.
+    """
 
     repository: str
     revision: str
@@ -169,7 +245,7 @@ class Scoring:
     Attributes:
         splits: Splits of the task's data set.
         examples: At most so many of each split; null for all.
-        benchmark: MMLU, or what has its form.
+        benchmark: MMLU, or what has its schema.
     """
 
     splits: list[str] = field(default_factory=list)
@@ -179,7 +255,26 @@ class Scoring:
 
 @dataclass
 class Task:
-    """A data set of the hub, what is read from it and how it is scored; one of the three kinds' parts is given."""
+    """A data set of the hub, what is read from it and how it is scored; of the three kinds' parts, its own is given.
+
+    Attributes:
+        name: The file's.
+        label: In tables.
+        kind: The module of pipeline/tasks that trains and scores it.
+        repository: On the hub.
+        revision: A commit or branch of the repository.
+        subset: The data set's configuration; null where it has none.
+        train_split: What is trained on.
+        validation_splits: What each evaluation during training is made on.
+        metric: What decides which checkpoint is the best.
+        epochs: By model; what a budget may refer to.
+        max_length: What a budget may refer to.
+        max_target_length: What a budget may refer to.
+        classification: For tasks of this kind.
+        translation: For tasks of this kind.
+        instructions: For tasks of this kind.
+        scoring: What a finished run is scored on.
+    """
 
     name: str
     label: str
@@ -201,7 +296,15 @@ class Task:
 
 @dataclass
 class Trainer:
-    """Optimizer and schedule."""
+    """Optimizer and schedule.
+
+    Attributes:
+        optimizer: By its name in transformers.
+        weight_decay: Of AdamW.
+        warmup_ratio: The part of the steps in which the learning rate rises.
+        schedule: What the learning rate does after that, by its name in transformers.
+        max_grad_norm: Gradients are clipped to it.
+    """
 
     optimizer: str = field(metadata=_one_of("adamw_torch", "adamw_torch_fused", "sgd"))
     weight_decay: float = field(metadata=_at_least(0))
@@ -212,7 +315,21 @@ class Trainer:
 
 @dataclass
 class RunConfig:
-    """Everything about one run."""
+    """Everything about one run.
+
+    Attributes:
+        profile: What the run belongs to.
+        budget: How long it trains.
+        model: What is fine-tuned.
+        method: How.
+        task: On what.
+        trainer: With which optimizer.
+        seed: Of the head, the adapters, the batches and dropout.
+        rank: Of the adapters; by default the method's.
+        alpha: Of the adapters, whose output is scaled by alpha / rank; by default 4 × rank, and 2 × from rank 64 on.
+        lr: The learning rate; by default the method's for the model.
+        tuned_by: The search that chose the learning rate, for the record.
+    """
 
     profile: Profile
     budget: Budget
@@ -260,7 +377,16 @@ class RunConfig:
 
 @dataclass
 class Statistics:
-    """How methods are compared: `pipeline.statistics.compare` has the meaning of the numbers."""
+    """How methods are compared: `pipeline.statistics.compare` has the meaning of the numbers.
+
+    Attributes:
+        candidate: The method that is judged.
+        references: What it is judged against.
+        margin: Points by which it may be worse and still be as good.
+        confidence: Of the intervals.
+        resamples: Of the bootstrap.
+        seed: Of the bootstrap.
+    """
 
     candidate: str
     references: list[str] = field(metadata=_not_empty())
@@ -274,7 +400,14 @@ class Statistics:
 
 @dataclass
 class Plot:
-    """How a table's numbers are drawn: a column along x, one line for each value of `series`."""
+    """How a table's numbers are drawn.
+
+    Attributes:
+        x: The column along x.
+        label: Of the axis.
+        scale: Of the axis.
+        series: The columns whose values have a line each.
+    """
 
     x: str
     label: str
@@ -284,7 +417,12 @@ class Plot:
 
 @dataclass
 class Setting:
-    """One row of a comparison: a method, and what is special about it."""
+    """One row of a comparison.
+
+    Attributes:
+        method: A file of conf/method.
+        overrides: What is special about it.
+    """
 
     method: str
     overrides: dict[str, Any] = field(default_factory=dict)
@@ -303,11 +441,20 @@ class Experiment:
     """A table or figure: its words, the published numbers beside it, and the grid of its runs if it has any.
 
     Attributes:
+        name: The file's.
+        title: Of the table.
+        kind: The module of pipeline/tables that builds it.
+        reference: The file with the published numbers; empty where there are none.
+        caption: What the rows and columns are.
+        models: Files of conf/model.
+        methods: Files of conf/method.
+        tasks: Files of conf/task.
         axes: Overrides to their values; every combination is a run for each model, method, task and seed.
         settings: In place of methods and axes, where not every combination is wanted: by label.
         seeds: In place of the profile's.
         tuned_by: A `search` whose winners the runs take; none: the learning rates of conf/method.
         compares: Other experiments, whose runs a table of `verdicts` compares.
+        plot: How the numbers are drawn, where they are.
     """
 
     name: str

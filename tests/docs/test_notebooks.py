@@ -1,5 +1,6 @@
 """Each notebook runs from its first cell to its last, without a display."""
 
+import json
 import re
 from pathlib import Path
 
@@ -89,9 +90,13 @@ def test_from_scratch_agrees_with_the_library():
     assert found["memory"].loc["lorafa"].max() <= found["memory"].loc["A is frozen, autograd"].min() + 0.1
 
 
-def test_what_fits_answers():
-    found = run("what_fits", MODEL='"roberta-base"', BATCHES="[1, 2]", RANK="8")
-    assert found["curves"].loc[2, "LoRA-FA, recomputing"] <= found["curves"].loc[2, "LoRA"]
+def test_what_fits_answers(tmp_path):
+    config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "num_hidden_layers": 2}
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(config))
+    found = run("what_fits", MODEL=repr(str(file)), BATCHES="[1, 4]", RANKS="[64]")
+    needed = found["curves"].loc[4]
+    assert needed["LoRA-FA, recomputing"] < needed["LoRA-FA"] < needed["LoRA"] < needed["Full-FT"]
 
 
 def test_compression_shows_what_the_paper_says():

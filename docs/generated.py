@@ -1,0 +1,222 @@
+"""What the documentation says of the code by reading it: the configuration reference, and the picture of the DAG.
+
+`mkdocs build` puts the reference into the site (`hooks` in mkdocs.yml); there is no copy of it to go stale. The picture
+is docs/dag.svg, which a test compares with what the Snakefile says. Both by hand:
+
+    python docs/generated.py configuration
+    python docs/generated.py graph > docs/dag.svg
+"""
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import MISSING, Field, fields
+from graphlib import TopologicalSorter
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+import griffe
+import yaml
+
+from pipeline import schema
+from pipeline.config import CONF, compose_hydra
+from pipeline.runs import spell
+
+if TYPE_CHECKING:
+    from mkdocs.config.defaults import MkDocsConfig
+    from mkdocs.structure.files import Files
+
+ROOT = Path(__file__).parents[1]
+# Dataclass to where its keys are set.
+SECTIONS = {
+    schema.RunConfig: "`conf/config.yaml`, and the groups below",
+    schema.Profile: "`conf/profile/`, under `profile`",
+    schema.Budget: "`conf/profile/`, under `budget`",
+    schema.Model: "`conf/model/`",
+    schema.Method: "`conf/method/`",
+    schema.Task: "`conf/task/`",
+    schema.Classification: "`conf/task/`, under `classification`",
+    schema.Translation: "`conf/task/`, under `translation`",
+    schema.Instructions: "`conf/task/`, under `instructions`",
+    schema.Scoring: "`conf/task/`, under `scoring`",
+    schema.Benchmark: "`conf/task/`, under `scoring.benchmark`",
+    schema.Trainer: "`conf/trainer/`",
+    schema.Experiment: "`conf/experiment/`",
+    schema.Setting: "`conf/experiment/`, each of `settings`",
+    schema.Plot: "`conf/experiment/`, under `plot`",
+    schema.Statistics: "`conf/config.yaml`, under `statistics`",
+}
+# Enough of the mini profile for every rule to have a part in it.
+GRAPH_OF = "search,table2,table4,table5,figure3,figure6,pareto"
+
+
+def on_files(files: "Files", config: "MkDocsConfig") -> "Files":
+    """Adds the configuration reference to the site (an event of MkDocs)."""
+    from mkdocs.structure.files import File
+
+    files.append(File.generated(config, "configuration.md", content=configuration()))
+    return files
+
+
+def configuration() -> str:
+    """Returns the configuration reference as Markdown, from conf/ and the dataclasses of pipeline/schema.py."""
+    parts = [
+        "# Configuration reference",
+        "Made from `conf/` and `pipeline/schema.py` when this site was built. A key can be given on the command line "
+        "of a run as `key=value`, below its group: `method.dropout=0.1`, `budget.max_steps=10`. Every value is checked "
+        "before any work starts. [How it works](how-it-works.md) explains where a run then lives.",
+        "## Keys",
+        "A key that says nothing under *if left out* has to be in the file. Other keys than these are refused.",
+        *(part for kind, place in SECTIONS.items() for part in _section(kind, place)),
+        "## Files",
+        *(part for group in _groups() for part in _files(group)),
+        "## Learning rates",
+        "`method.lr`, by model. A tuned table takes its search's choice instead.",
+        _table(["model", *_names("method")], _learning_rates()),
+        "## conf/config.yaml",
+        _source(CONF / "config.yaml"),
+        *(part for file in _paths("profile") for part in (f"## conf/profile/{file.name}", _source(file))),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _section(kind: type, place: str) -> Iterator[str]:
+    yield f"### {kind.__name__}"
+    summary, described = _docstring(kind)
+    yield f"{place}. {summary}"
+    rows = [
+        [f"`{item.name}`", described[item.name], f"`{_type(item)}`", _allowed(item), _default(item)]
+        for item in fields(kind)
+    ]
+    yield _table(["key", "what it is", "type", "value", "if left out"], rows)
+
+
+def _docstring(kind: type) -> tuple[str, dict[str, str]]:
+    """Returns a dataclass's own words, and those on its attributes."""
+    words, described = [], {}
+    for section in griffe.parse_google(griffe.Docstring(kind.__doc__ or ""), warnings=False):
+        if section.kind is griffe.DocstringSectionKind.text:
+            words.append(section.value)
+        elif section.kind is griffe.DocstringSectionKind.attributes:
+            described = {item.name: item.description for item in section.value}
+    return "\n\n".join(words), described
+
+
+def _type(item: Field[Any]) -> str:
+    name = item.type.__name__ if type(item.type) is type else str(item.type)
+    return name.replace("typing.", "").replace("pipeline.schema.", "")
+
+
+def _allowed(item: Field[Any]) -> str:
+    return item.metadata["check"][1].removeprefix("must be ") if "check" in item.metadata else ""
+
+
+def _default(item: Field[Any]) -> str:
+    if item.default_factory is not MISSING:
+        return "empty"
+    return {MISSING: "", None: "`null`"}.get(item.default, f"`{item.default}`")
+
+
+def _groups() -> list[str]:
+    return sorted(str(folder.relative_to(CONF)) for folder in CONF.rglob("*") if any(folder.glob("*.yaml")))
+
+
+def _paths(group: str) -> list[Path]:
+    return sorted((CONF / group).glob("*.yaml"))
+
+
+def _names(group: str) -> list[str]:
+    return [path.stem for path in _paths(group)]
+
+
+def _files(group: str) -> Iterator[str]:
+    yield f"### conf/{group}/"
+    rows = []
+    for path in _paths(group):
+        text = path.read_text()
+        content = yaml.safe_load(text) or {}
+        comment = re.match(r"(?:# @package.*\n)?# (?!@)(.+)", text)
+        words = [content.get("title") or content.get("label"), comment and comment[1]]
+        rows.append([f"`{path.stem}`", content.get("kind", ""), ". ".join(filter(None, words))])
+    yield _table(["file", "kind", ""], rows)
+
+
+def _learning_rates() -> list[list[str]]:
+    rates = {method: compose_hydra([f"method={method}"]).method.lr for method in _names("method")}
+    rows = [
+        [model, *(spell(lr[model]) if model in lr else "" for lr in rates.values())]
+        for model in _names("model")
+    ]
+    return rows
+
+
+def _table(headings: list[str], rows: list[list[str]]) -> str:
+    lines = [headings, ["---"] * len(headings), *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+
+
+def _source(path: Path) -> str:
+    return f"```yaml\n{path.read_text().strip()}\n```"
+
+
+def rules() -> dict[str, set[str]]:
+    """Returns the rules of the DAG, each with those that it follows, as `snakemake --rulegraph` has them.
+
+    Where nothing has been made yet: the results are put into a folder that does not exist.
+    """
+    overrides = f"overrides=profile.results=build/none profile.experiments=[{GRAPH_OF}]"
+    command = [sys.executable, "-m", "snakemake", "--rulegraph", "dot", "--config", overrides]
+    dot = subprocess.run(  # noqa: S603 - our own command
+        [*command, "--", "tables", "figures"], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True
+    ).stdout
+    names = dict(re.findall(r'(\d+)\[label = "(\w+)"', dot))
+    found: dict[str, set[str]] = {name: set() for name in sorted(names.values())}
+    for before, after in re.findall(r"(\d+) -> (\d+)", dot):
+        if before != after:  # repositories that are made of others
+            found[names[after]].add(names[before])
+    return found
+
+
+def graph(follows: dict[str, set[str]]) -> str:
+    """Draws rules as SVG, from left to right: a rule is right of all that it follows."""
+    sorter = TopologicalSorter(follows)
+    sorter.prepare()
+    width, height, across, down = 96, 30, 150, 64
+    at: dict[str, tuple[float, float]] = {}
+    column = tallest = 0
+    while sorter.is_active():
+        ready = sorter.get_ready()
+        above = {name: fmean([at[other][1] for other in follows[name]] or [0]) for name in ready}
+        for row, name in enumerate(sorted(ready, key=lambda name: (above[name], name))):
+            at[name] = (column * across + 4, row * down + (len(ready) == 1) * down / 2 + 4)
+        sorter.done(*ready)
+        column, tallest = column + 1, max(tallest, len(ready))
+    size = ((column - 1) * across + width + 8, (tallest - 1) * down + height + 8)
+    lines = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size[0]} {size[1]}" width="{size[0]}" '
+        'font-family="sans-serif" font-size="13" text-anchor="middle">',
+        "<title>The rules of the DAG</title>",
+        '<marker id="tip" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
+        '<path d="M0 0 8 4 0 8z" fill="#888"/></marker>',
+    ]
+    for name, others in follows.items():
+        x, y = at[name][0], at[name][1] + height / 2
+        for other in sorted(others):
+            left, start = at[other][0] + width, at[other][1] + height / 2
+            middle = (left + x) / 2
+            lines.append(
+                f'<path d="M{left:g} {start:g} C{middle:g} {start:g} {middle:g} {y:g} {x:g} {y:g}" '
+                'fill="none" stroke="#888" stroke-width="1.5" marker-end="url(#tip)"/>'
+            )
+    for name, (x, y) in at.items():
+        lines.append(
+            f'<rect x="{x:g}" y="{y:g}" width="{width}" height="{height}" rx="6" fill="#eef3fb" stroke="#3f6fb5"/>'
+            f'<text x="{x + width / 2:g}" y="{y + height / 2 + 4.5:g}">{name}</text>'
+        )
+    return "\n".join([*lines, "</svg>"]) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(graph(rules()) if sys.argv[1:] == ["graph"] else configuration())
