@@ -16,7 +16,7 @@ tables figures: $(VENV)/installed
 	$(RUN) snakemake --cores $(CORES) --quiet rules reason --config profile=$(PROFILE) -- $@
 
 docs: $(VENV)/installed
-	$(RUN) mkdocs build --strict
+	$(RUN) NO_MKDOCS_2_WARNING=1 mkdocs build --strict
 
 notebooks: $(VENV)/installed
 	$(RUN) jupytext --quiet --to ipynb notebooks/*.py
