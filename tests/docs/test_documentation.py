@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep
+from omegaconf import DictConfig, OmegaConf
 from snakemake.cli import get_argument_parser
 
 import lorafa
@@ -52,9 +53,7 @@ def commands(*programs: str) -> list[str]:
         for block in blocks(page, "bash"):
             found += block.replace("\\\n", " ").splitlines()
         found += [text for text in inline(page) if programs and " " in text]
-    found = [
-        " ".join(shlex.split(line, comments=True)) and line.split("  #")[0].split(" # ")[0] for line in found
-    ]
+    found = [re.sub(r"(^|\s+)# .*", "", line) for line in found]
     found = [re.sub(r"^srun .*?(?=snakemake)", "", line).strip() for line in found]
     found = [line for line in found if line and not TUTORIAL.search(line)]
     return sorted({line for line in found if not programs or shlex.split(line)[0] in programs})
@@ -66,7 +65,7 @@ def parameters(*programs: str) -> pytest.MarkDecorator:
 
 def paths() -> list[tuple[str, str]]:
     """Every path in code font, or in a command in a block, with its page."""
-    folders = {path.name for path in ROOT.iterdir() if path.is_dir()} | {"results"}
+    folders = {path.name for path in ROOT.iterdir() if path.is_dir() and path.name[0] != "."} | {"results"}
     found = set()
     for page in PAGES:
         words = inline(page) + [word for block in blocks(page, "bash") for word in block.split()]
@@ -126,7 +125,7 @@ def test_every_command_is_one_that_is_checked(command):
 
 
 @parameters("python", "python3")
-def test_modules_and_their_options_exist(command, monkeypatch):
+def test_modules_and_their_options_exist(command):
     words = shlex.split(command)[1:]
     if words[0] == "-c":
         compile(words[1], "command", "exec")
@@ -290,13 +289,15 @@ def test_the_hub_repositories_of_the_paper_profile_are_listed():
     experiments, _, _ = compose_experiments(["profile=paper"])
     wanted = set()
     for experiment in experiments.values():
-        for model in experiment.models:
-            for task in experiment.tasks:
-                run, _ = compose_run(["profile=paper", f"model={model}", f"task={task}"])
-                wanted |= {f"models/{run.model.repository}", f"datasets/{run.task.repository}"}
-                benchmark = run.task.scoring.benchmark
-                wanted |= {f"datasets/{benchmark.repository}"} if benchmark else set()
+        wanted |= {f"models/{load('model', name).repository}" for name in experiment.models}
+        for task in (load("task", name) for name in experiment.tasks):
+            benchmark = task.get("scoring", {}).get("benchmark")
+            wanted |= {f"datasets/{data.repository}" for data in (task, benchmark) if data}
     assert listed.split() == sorted(wanted)
+
+
+def load(group: str, name: str) -> DictConfig:
+    return typing.cast(DictConfig, OmegaConf.load(CONF / group / f"{name}.yaml"))
 
 
 # The site.
