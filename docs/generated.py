@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import MISSING, Field, fields
 from graphlib import TopologicalSorter
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -49,7 +50,7 @@ SECTIONS = {
     schema.Statistics: "`conf/config.yaml`, under `statistics`",
 }
 # Enough of the mini profile for every rule to have a part in it.
-GRAPH_OF = "search,table2,table4,table5,figure3,pareto"
+GRAPH_OF = "search,table2,table4,table5,figure3,figure6,pareto"
 
 
 def on_files(files: "Files", config: "MkDocsConfig") -> "Files":
@@ -180,40 +181,58 @@ def rules() -> dict[str, set[str]]:
 
 
 def graph(follows: dict[str, set[str]]) -> str:
-    """Draws rules as SVG, from left to right: a rule is right of all that it follows."""
-    sorter = TopologicalSorter(follows)
-    sorter.prepare()
-    width, height, across, down = 96, 30, 150, 64
-    at: dict[str, tuple[float, float]] = {}
-    column = tallest = 0
-    while sorter.is_active():
-        ready = sorter.get_ready()
-        above = {name: fmean([at[other][1] for other in follows[name]] or [0]) for name in ready}
-        for row, name in enumerate(sorted(ready, key=lambda name: (above[name], name))):
-            at[name] = (column * across + 4, row * down + (len(ready) == 1) * down / 2 + 4)
-        sorter.done(*ready)
-        column, tallest = column + 1, max(tallest, len(ready))
-    size = ((column - 1) * across + width + 8, (tallest - 1) * down + height + 8)
+    """Draws rules as SVG, from left to right: a rule is left of all that follow it, as near as can be.
+
+    An arrow over several columns has a place of its own in each of those between, or it would go through a box.
+    """
+    precedes = {name: {other for other in follows if name in follows[other]} for name in follows}
+    after: dict[str, int] = {}
+    for name in TopologicalSorter(precedes).static_order():
+        after[name] = max((after[other] + 1 for other in precedes[name]), default=0)
+    column = {name: max(after.values()) - steps for name, steps in after.items()}
+    arrows = []
+    columns: list[dict[str, list[str]]] = [
+        {} for _ in range(max(after.values()) + 1)
+    ]  # place to what is left of it
+    for name, others in follows.items():
+        columns[column[name]].setdefault(name, [])
+        for other in sorted(others):
+            between = [f"{other} → {name}, {at}" for at in range(column[other] + 1, column[name])]
+            arrows.append([other, *between, name])
+            for at, (left, place) in enumerate(pairwise(arrows[-1]), column[other] + 1):
+                columns[at].setdefault(place, []).append(left)
+
+    width, height, across, down = 96, 30, 150, 44
+    middle = (max(map(len, columns)) - 1) / 2
+    y: dict[str, float] = {}
+    for places in columns:
+        ordered = sorted(places, key=lambda place: (fmean([y[left] for left in places[place]] or [0]), place))
+        for row, place in enumerate(ordered):
+            y[place] = (middle + row - (len(places) - 1) / 2) * down + height / 2 + 4
+    x = {place: at * across + 4 for at, places in enumerate(columns) for place in places}
+
+    size = (len(columns) - 1) * across + width + 8, 2 * middle * down + height + 8
     lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size[0]} {size[1]}" width="{size[0]}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size[0]:g} {size[1]:g}" width="{size[0]:g}" '
         'font-family="sans-serif" font-size="13" text-anchor="middle">',
         "<title>The rules of the DAG</title>",
         '<marker id="tip" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
         '<path d="M0 0 8 4 0 8z" fill="#888"/></marker>',
     ]
-    for name, others in follows.items():
-        x, y = at[name][0], at[name][1] + height / 2
-        for other in sorted(others):
-            left, start = at[other][0] + width, at[other][1] + height / 2
-            middle = (left + x) / 2
-            lines.append(
-                f'<path d="M{left:g} {start:g} C{middle:g} {start:g} {middle:g} {y:g} {x:g} {y:g}" '
-                'fill="none" stroke="#888" stroke-width="1.5" marker-end="url(#tip)"/>'
-            )
-    for name, (x, y) in at.items():
+    for arrow in arrows:
+        path = f"M{x[arrow[0]] + width} {y[arrow[0]]:g}"
+        for left, place in pairwise(arrow):
+            half = (x[left] + width + x[place]) / 2
+            path += f" C{half:g} {y[left]:g} {half:g} {y[place]:g} {x[place]} {y[place]:g}"
+            path += f" H{x[place] + width}" if place != arrow[-1] else ""
         lines.append(
-            f'<rect x="{x:g}" y="{y:g}" width="{width}" height="{height}" rx="6" fill="#eef3fb" stroke="#3f6fb5"/>'
-            f'<text x="{x + width / 2:g}" y="{y + height / 2 + 4.5:g}">{name}</text>'
+            f'<path d="{path}" fill="none" stroke="#888" stroke-width="1.5" marker-end="url(#tip)"/>'
+        )
+    for name in follows:
+        lines.append(
+            f'<rect x="{x[name]}" y="{y[name] - height / 2:g}" width="{width}" height="{height}" rx="6" '
+            f'fill="#eef3fb" stroke="#3f6fb5"/>'
+            f'<text x="{x[name] + width / 2:g}" y="{y[name] + 4.5:g}">{name}</text>'
         )
     return "\n".join([*lines, "</svg>"]) + "\n"
 
