@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from lorafa import lora_fa_linear
 from lorafa.memory.meter import SavedTensorMeter
 
-torch.manual_seed(0)
+_ = torch.manual_seed(0)
 
 # %% [markdown]
 # ## The fifty lines
