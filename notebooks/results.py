@@ -61,8 +61,8 @@ runs.groupby(["model", "task", "method"]).status.value_counts().unstack(fill_val
 # %% [markdown]
 # ## A table of one's own
 #
-# The best validation score: its mean over the seeds, at the learning rate where that is best. A task whose metric is the
-# loss has the lowest as its best. The paper's tables choose the learning rate by a search instead.
+# The best validation score: its mean over the seeds, at the learning rate where that is best. Where the metric
+# is the loss, the lowest is the best. The paper's tables choose the learning rate by a search instead.
 
 # %%
 by_rate = runs.groupby(["model", "task", "method", "lr"], dropna=False).agg(
