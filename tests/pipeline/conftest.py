@@ -47,6 +47,7 @@ def tiny_overrides(tiny_mirror: Path, tmp_path_factory: pytest.TempPathFactory) 
         f"profile.cache={cache}",
         "budget.max_steps=6",
         "budget.batch_size=8",
+        "profile.budgets.minilm.evaluations=2",  # so that there are checkpoints
     ]
 
 
