@@ -15,7 +15,7 @@ from pipeline.config import compose_run
 from pipeline.dag import make_plan, plan_of_arguments
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.runs import run_dir
-from pipeline.worker import SOCKET
+from pipeline.worker import PRELOAD, SOCKET
 
 ROOT = Path(__file__).parents[2]
 RUN = (sys.executable, "-m", "pipeline.worker", "run", "pipeline.train")
@@ -33,7 +33,7 @@ def environment(tmp_path_factory):
         "LORAFA_CACHE": str(tmp_path_factory.mktemp("plans")),
     }
     command = [sys.executable, "-m", "pipeline.worker", "serve", "--owner", str(os.getpid()), socket]
-    server = subprocess.Popen([*command, "pipeline.training", "pipeline.provenance"], env=variables)
+    server = subprocess.Popen([*command, *PRELOAD], env=variables)
     while not os.path.exists(socket):
         assert server.poll() is None
         time.sleep(0.05)
@@ -199,12 +199,12 @@ def write_record(
 
 
 @pytest.fixture
-def grid(tmp_path, monkeypatch):
+def grid(tmp_path, environment, monkeypatch):
     """The plan of a search over two learning rates and three seeds, and the arguments that lead to it."""
-    monkeypatch.setenv("LORAFA_CACHE", str(tmp_path / "cache"))
-    only = ["profile.experiments=[search]", "profile.grids.lr=[1e-3,2e-3]", "profile.seeds=[0,1,2]"]
-    arguments = [f"profile.results={tmp_path}", *only]
-    return plan_of_arguments(arguments), arguments
+    monkeypatch.setenv("LORAFA_CACHE", environment["LORAFA_CACHE"])
+    monkeypatch.chdir(tmp_path)
+    only = ["profile.experiments=[search]", "profile.grids.lr=[1e-3,2e-3]", "profile.grids.search_seeds=[0,1,2]"]
+    return plan_of_arguments(only), only
 
 
 def status(monkeypatch, capsys, *arguments: str) -> str:
