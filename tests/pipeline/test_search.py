@@ -203,7 +203,11 @@ def grid(tmp_path, environment, monkeypatch):
     """The plan of a search over two learning rates and three seeds, and the arguments that lead to it."""
     monkeypatch.setenv("LORAFA_CACHE", environment["LORAFA_CACHE"])
     monkeypatch.chdir(tmp_path)
-    only = ["profile.experiments=[search]", "profile.grids.lr=[1e-3,2e-3]", "profile.grids.search_seeds=[0,1,2]"]
+    only = [
+        "profile.experiments=[search]",
+        "profile.grids.lr=[1e-3,2e-3]",
+        "profile.grids.search_seeds=[0,1,2]",
+    ]
     return plan_of_arguments(only), only
 
 
