@@ -1,6 +1,6 @@
 # make tables [CORES=N] [PROFILE=mini|smoke|paper]   every table of the profile, set-up included
 # make figures [CORES=N] [PROFILE=...]               every figure
-# make test | lint | format | lock | clean
+# make test | test-integration | lint | format | lock | clean
 PYTHON ?= python3
 CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 PROFILE ?= mini
@@ -8,13 +8,16 @@ VENV := .venv
 BIN := $(abspath $(VENV))/bin
 RUN := PATH="$(BIN):$$PATH"
 
-.PHONY: tables figures test lint format lock clean
+.PHONY: tables figures test test-integration lint format lock clean
 
 tables figures: $(VENV)/installed
 	$(RUN) snakemake --cores $(CORES) --quiet rules reason --config profile=$(PROFILE) -- $@
 
 test: $(VENV)/installed
-	$(RUN) python -m pytest
+	$(RUN) python -m pytest -m "not integration"
+
+test-integration: $(VENV)/installed
+	$(RUN) python -m pytest -m integration
 
 lint: $(VENV)/installed
 	$(RUN) ruff check .
