@@ -37,7 +37,8 @@ class Profile:
     """Which models, seeds and sources a set of results has; nothing in it changes the result of a run.
 
     `budgets`, by model, is what a profile's `budget` may refer to; `grids`, what experiments' axes may; `instructions`
-    and `translation_tests`, what tasks of these kinds may.
+    and `translation_tests`, what tasks of these kinds may. `tracking` is when a run is logged to W&B: `live`, by its
+    job while it computes; `after`, by `python -m pipeline.dashboard`; or never, `off`.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Profile:
     build_mirror: str | None
     threads: int = field(metadata=_at_least(1))
     gpus: int = field(metadata=_at_least(0))
+    tracking: str = field(default="after", metadata=_one_of("live", "after", "off"))
     translation_tests: list[str] = field(default_factory=list)
     instructions: dict[str, Any] = field(default_factory=dict)
     budgets: dict[str, Any] = field(default_factory=dict)
