@@ -49,7 +49,7 @@ def test_snakemake_targets_and_profiles_exist(command):
     for word in words:
         if word.startswith("profile="):
             assert (ROOT / f"conf/profile/{word.removeprefix('profile=')}.yaml").exists()
-    targets = re.findall(r"\b(tables|figures|mirror)\b", command)
+    targets = re.findall(r"\b(tables|figures|mirror|dashboard)\b", command)
     assert targets
     for target in targets:
         assert f"rule {target}:" in rules
