@@ -2,7 +2,7 @@
 # make figures [CORES=N] [PROFILE=...]               every figure
 # make docs                                        this documentation as a site, in build/site
 # make notebooks                                   notebooks/*.py as notebooks with their outputs
-# make test | lint | format | lock | clean
+# make test | test-integration | lint | format | lock | clean
 PYTHON ?= python3
 CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 PROFILE ?= mini
@@ -10,7 +10,7 @@ VENV := .venv
 BIN := $(abspath $(VENV))/bin
 RUN := PATH="$(BIN):$$PATH"
 
-.PHONY: tables figures docs notebooks test lint format lock clean
+.PHONY: tables figures docs notebooks test test-integration lint format lock clean
 
 tables figures: $(VENV)/installed
 	$(RUN) snakemake --cores $(CORES) --quiet rules reason --config profile=$(PROFILE) -- $@
@@ -23,7 +23,10 @@ notebooks: $(VENV)/installed
 	$(RUN) jupyter execute --inplace notebooks/*.ipynb
 
 test: $(VENV)/installed
-	$(RUN) python -m pytest
+	$(RUN) python -m pytest -m "not integration"
+
+test-integration: $(VENV)/installed
+	$(RUN) python -m pytest -m integration
 
 lint: $(VENV)/installed
 	$(RUN) ruff check .

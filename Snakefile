@@ -40,6 +40,7 @@ include: "pipeline/rules/search.smk"
 include: "pipeline/rules/memory.smk"
 include: "pipeline/rules/tables.smk"
 include: "pipeline/rules/figures.smk"
+include: "pipeline/rules/dashboard.smk"
 
 
 localrules:

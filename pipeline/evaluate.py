@@ -23,6 +23,7 @@ from pipeline.config import CONF, validate
 from pipeline.errors import RecordError
 from pipeline.job import job
 from pipeline.schema import RunConfig
+from pipeline.tracking.live import tracked
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
@@ -47,20 +48,22 @@ def evaluate(run: RunConfig, directory: Path, overrides: list[str]) -> dict[str,
     config_hash = records.fingerprint(run.evaluation_identity())
     command = shlex.join(["python", "-m", "pipeline.evaluate", *overrides])
     trained = record["train_info"]
-    start = time.monotonic()
-    if trained["status"] == records.DONE:
-        info, meta = _score(run, directory)
-    else:
-        info, meta = _without_scores(trained["status"], trained["problem"]), {}
-    info["wall_time_seconds"] = round(time.monotonic() - start, 3)
-    from pipeline import provenance
+    with tracked(run, directory, "evaluate", config_hash) as tracker:
+        start = time.monotonic()
+        if trained["status"] == records.DONE:
+            info, meta = _score(run, directory)
+        else:
+            info, meta = _without_scores(trained["status"], trained["problem"]), {}
+        info["wall_time_seconds"] = round(time.monotonic() - start, 3)
+        from pipeline import provenance
 
-    evaluation = {
-        "run_info": provenance.run_info(run, config_hash, command),
-        "evaluation": info,
-        "meta_info": meta,
-    }
-    records.write(directory / records.EVALUATION, evaluation)
+        evaluation = {
+            "run_info": provenance.run_info(run, config_hash, command),
+            "evaluation": info,
+            "meta_info": meta,
+        }
+        records.write(directory / records.EVALUATION, evaluation)
+        tracker.conclude(evaluation)
     print(_summary(directory, info), flush=True)
     return evaluation
 

@@ -51,6 +51,8 @@ class Profile:
         build_mirror: The file of conf/mirror by which the DAG builds that folder; null where it is given.
         threads: Of each run.
         gpus: Of each run; 0 for the CPU.
+        tracking: When a run is logged to W&B: `live`, by its job while it computes; `after`, by
+            `python -m pipeline.dashboard`; or never, `off`.
         translation_tests: The test splits that translation is scored on.
         instructions: What the instruction tasks' files refer to.
         budgets: What the profile's `budget` refers to, by model.
@@ -71,6 +73,7 @@ class Profile:
     build_mirror: str | None
     threads: int = field(metadata=_at_least(1))
     gpus: int = field(metadata=_at_least(0))
+    tracking: str = field(default="after", metadata=_one_of("live", "after", "off"))
     translation_tests: list[str] = field(default_factory=list)
     instructions: dict[str, Any] = field(default_factory=dict)
     budgets: dict[str, Any] = field(default_factory=dict)

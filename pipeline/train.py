@@ -52,20 +52,23 @@ def train(run: RunConfig, directory: Path, overrides: list[str]) -> dict[str, An
 
 def _train(run: RunConfig, directory: Path, config_hash: str, overrides: list[str]) -> dict[str, Any]:
     from pipeline import gpus, memory_use, provenance
+    from pipeline.tracking.live import tracked
     from pipeline.training import fit
 
     memory_use.release()
-    start = time.monotonic()
-    with gpus.reserved(run.profile.gpus):
-        outcome = fit(run, directory, config_hash)
-    outcome.info["wall_time_seconds"] = round(time.monotonic() - start, 3)
-    command = shlex.join(["python", "-m", "pipeline.train", *overrides])
-    record = {
-        "run_info": provenance.run_info(run, config_hash, command),
-        "train_info": outcome.info,
-        "meta_info": provenance.meta_info(outcome.sources),
-    }
-    records.write(directory / records.NAME, record)
+    with tracked(run, directory, "train", config_hash) as tracker:
+        start = time.monotonic()
+        with gpus.reserved(run.profile.gpus):
+            outcome = fit(run, directory, config_hash, tracker)
+        outcome.info["wall_time_seconds"] = round(time.monotonic() - start, 3)
+        command = shlex.join(["python", "-m", "pipeline.train", *overrides])
+        record = {
+            "run_info": provenance.run_info(run, config_hash, command),
+            "train_info": outcome.info,
+            "meta_info": provenance.meta_info(outcome.sources),
+        }
+        records.write(directory / records.NAME, record)
+        tracker.conclude(record)
     shutil.rmtree(outcome.checkpoints, ignore_errors=True)
     print(_summary(directory, run, record["train_info"]), flush=True)
     return record

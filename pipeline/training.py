@@ -23,6 +23,7 @@ from lorafa.memory.meter import SavedTensorMeter
 from pipeline import assets, memory_use, methods, records
 from pipeline.schema import RunConfig
 from pipeline.tasks import TrainingData, kind_of, training_sources
+from pipeline.tracking.live import Tracker
 
 CHECKPOINTS = "checkpoints"
 
@@ -98,13 +99,25 @@ class _StepTimes(TrainerCallback):
         self.seconds.append(time.perf_counter() - self._start)
 
 
-def fit(run: RunConfig, directory: Path, config_hash: str) -> Outcome:
+class _Tracking(TrainerCallback):
+    """Logs to W&B; it comes after `_StepTimes`, whose seconds it logs."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self._tracker = tracker
+
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        steps_per_epoch = state.global_step / state.epoch if state.epoch else None
+        self._tracker.log(_history(state), steps_per_epoch, memory_use.peak())
+
+
+def fit(run: RunConfig, directory: Path, config_hash: str, tracker: Tracker | None = None) -> Outcome:
     """Trains a run, or the rest of it, and saves the best checkpoint's adapter (or weights) in `directory/model`.
 
     Args:
         run: The checked configuration.
         directory: The run's directory.
         config_hash: Names the checkpoints, so that those of another configuration are never resumed.
+        tracker: What the run is logged by while it trains.
     """
     torch.set_num_threads(run.profile.threads)
     set_seed(run.seed)
@@ -134,7 +147,7 @@ def fit(run: RunConfig, directory: Path, config_hash: str) -> Outcome:
             data_collator=data.collator,
             processing_class=tokenizer,
             compute_metrics=data.scores,
-            callbacks=[steps],
+            callbacks=[steps, *([_Tracking(tracker)] if tracker else [])],
         )
         trainer.remove_callback(ProgressCallback)
         trainer.add_callback(_Progress)
@@ -218,20 +231,17 @@ def _arguments(run: RunConfig, checkpoints: Path, data: TrainingData) -> Seq2Seq
 def _train_info(
     run: RunConfig, state: TrainerState, model: nn.Module, step_seconds: list[float]
 ) -> dict[str, Any]:
-    history = state.log_history
-    evaluations = [_evaluation(entry) for entry in history if "eval_loss" in entry]
+    history = _history(state)
+    evaluations = history["evaluations"]
     choose = max if run.greater_is_better else min
     parameters = list(model.parameters())
     tokens = state.num_input_tokens_seen
     step_time = statistics.median(step_seconds) if step_seconds else None
-    seconds = {entry["step"]: entry["seconds"] for entry in history}
     return {
         "metric": run.task.metric,
-        "evaluations": evaluations,
+        **history,
         "best": choose(evaluations, key=lambda entry: entry["score"], default=None),
         "last": evaluations[-1] if evaluations else None,
-        "losses": [{"step": entry["step"], "loss": entry["loss"]} for entry in history if "loss" in entry],
-        "training_seconds": [{"step": step, "seconds": value} for step, value in seconds.items()],
         "steps": state.global_step,
         "trainable_parameters": sum(p.numel() for p in parameters if p.requires_grad),
         "total_parameters": sum(p.numel() for p in parameters),
@@ -239,6 +249,17 @@ def _train_info(
         "step_time_seconds": step_time,
         "tokens_per_second": tokens / state.global_step / step_time if step_time else None,
         "peak_memory_bytes": memory_use.peak(),
+    }
+
+
+def _history(state: TrainerState) -> dict[str, list[dict[str, Any]]]:
+    """Returns a run's evaluations, losses and seconds spent on steps, so far."""
+    history = state.log_history
+    seconds = {entry["step"]: entry["seconds"] for entry in history}
+    return {
+        "evaluations": [_evaluation(entry) for entry in history if "eval_loss" in entry],
+        "losses": [{"step": entry["step"], "loss": entry["loss"]} for entry in history if "loss" in entry],
+        "training_seconds": [{"step": step, "seconds": value} for step, value in seconds.items()],
     }
 
 

@@ -5,7 +5,7 @@ import torch
 from datasets import Dataset
 from peft import TaskType
 from tqdm import tqdm
-from transformers import DataCollatorForSeq2Seq, GenerationConfig, PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from pipeline.assets import Source
@@ -36,7 +36,7 @@ def training_data(
     """Loads the instructions; only responses have a loss, and validation's loss chooses the checkpoint."""
     rows = data.load(sources["data"], _settings(run), cache(run))
     train, validation = (_tokenize(run, part, tokenizer) for part in (rows.train, rows.validation))
-    return TrainingData(train, validation, DataCollatorForSeq2Seq(tokenizer), selection=rows.selection)
+    return TrainingData(train, validation, data.collator(tokenizer), selection=rows.selection)
 
 
 def evaluate(

@@ -111,7 +111,7 @@ def test_paths_exist(page, path):
         regex = re.compile(re.escape(pattern).replace(r"\*", "[^/]+"))
         known = any(regex.fullmatch(file) for file in made)
         folder = path.split("/")[2:3]
-        assert known or folder in (["runs"], ["logs"]) or path == "results/measured", path
+        assert known or folder in (["runs"], ["logs"], ["dashboard"]) or path == "results/measured", path
     else:
         assert list(ROOT.glob(re.sub(r"<\w+>|…", "*", path))), path
 
@@ -356,6 +356,7 @@ def test_the_configuration_reference_has_every_key_and_file(generated):
         assert f"`{file.stem}`" in text or f"conf/{file.name}" in text, file
 
 
+@pytest.mark.integration
 def test_the_picture_of_the_dag_is_that_of_the_snakefile(generated):
     drawn = (ROOT / "docs/dag.svg").read_text()
     assert drawn == generated.graph(generated.rules()), "python docs/generated.py graph > docs/dag.svg"

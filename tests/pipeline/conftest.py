@@ -26,7 +26,7 @@ def tiny_mirror(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny.write_glue(datasets / "nyu-mll/glue")
     tiny.write_translation(datasets / "wmt/wmt16")
     tiny.write_alpaca(datasets / "tatsu-lab/alpaca")
-    tiny.write_flan(datasets / "conceptofmind/FLAN_2022")
+    tiny.write_flan(datasets / "SirNeural/flan_v2")
     tiny.write_mmlu(datasets / "cais/mmlu")
     run, _ = compose_run(["model=smollm2-135m", "task=natural-instructions"])
     assert run.task.instructions is not None
@@ -47,6 +47,7 @@ def tiny_overrides(tiny_mirror: Path, tmp_path_factory: pytest.TempPathFactory) 
         f"profile.cache={cache}",
         "budget.max_steps=6",
         "budget.batch_size=8",
+        "profile.budgets.minilm.evaluations=2",  # so that there are checkpoints
     ]
 
 

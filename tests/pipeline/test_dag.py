@@ -12,6 +12,8 @@ import pytest
 from pipeline import records
 from pipeline.dag import make_plan
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).parents[2]
 PARTS = ("Snakefile", "conf", "lorafa", "pipeline", "profiles", "results/paper", "environment.yml")
 

@@ -179,7 +179,7 @@ def test_the_same_again(built, ingredients, tmp_path):
 
 
 def test_the_loader_reads_it(built, rows, tmp_path):
-    source = Source(str(built), None, "conceptofmind/FLAN_2022", version="1")
+    source = Source(str(built), None, "SirNeural/flan_v2", version="1")
     data = load(source, Instructions("flan", held_out=16, sample=100, sample_seed=0), tmp_path)
     assert len(data.train) == 100 and len(data.validation) == 16
     answers = dict(zip(rows.inputs, rows.targets, strict=True))

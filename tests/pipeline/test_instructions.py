@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from datasets import Dataset
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import DataCollatorForSeq2Seq, PreTrainedTokenizerFast
+from transformers import DataCollatorForSeq2Seq, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from pipeline.assets import Source
-from pipeline.data.instructions import Instructions, load, prompt, tokenize
+from pipeline.data.instructions import Instructions, collator, load, prompt, tokenize
 from pipeline.errors import AssetError, ConfigError
 
 ROMANIAN = "Peste 3 luni, școala și țara își plătesc cei 20 de ani."
@@ -137,6 +138,25 @@ def test_padding_has_no_loss_and_no_attention():
     short = len(examples[0]["input_ids"])
     assert batch["labels"][0, short:].eq(-100).all() and batch["attention_mask"][0, short:].eq(0).all()
     assert batch["labels"].shape == batch["input_ids"].shape == (2, len(examples[1]["input_ids"]))
+
+
+def test_logits_of_responses_alone_give_the_same_loss_and_gradients(tokenizer):
+    torch.manual_seed(0)
+    size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **size)).double()
+    rows = _rows(("Name a colour.", "", "green"), ("Translate.", ROMANIAN, "In 3 months, the school pays."))
+    examples = list(tokenize(rows, tokenizer, 1000, 1000))
+    batch = collator(tokenizer)(examples)
+    assert len(batch["logits_to_keep"]) < batch["labels"].shape[1] - 10
+
+    losses, gradients = [], []
+    for inputs in (batch, DataCollatorForSeq2Seq(tokenizer)(examples)):
+        loss = model(**inputs).loss
+        losses.append(loss.item())
+        gradients.append(torch.autograd.grad(loss, list(model.parameters())))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)  # the loss itself is of float32 logits
+    for ours, plain in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-3, atol=1e-7)
 
 
 def test_tokens_are_kept_until_what_makes_them_changes(tmp_path):

@@ -15,7 +15,7 @@ from pipeline.config import compose_run
 from pipeline.dag import make_plan, plan_of_arguments
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.runs import run_dir
-from pipeline.worker import SOCKET
+from pipeline.worker import PRELOAD, SOCKET
 
 ROOT = Path(__file__).parents[2]
 RUN = (sys.executable, "-m", "pipeline.worker", "run", "pipeline.train")
@@ -33,7 +33,7 @@ def environment(tmp_path_factory):
         "LORAFA_CACHE": str(tmp_path_factory.mktemp("plans")),
     }
     command = [sys.executable, "-m", "pipeline.worker", "serve", "--owner", str(os.getpid()), socket]
-    server = subprocess.Popen([*command, "pipeline.training", "pipeline.provenance"], env=variables)
+    server = subprocess.Popen([*command, *PRELOAD], env=variables)
     while not os.path.exists(socket):
         assert server.poll() is None
         time.sleep(0.05)
@@ -80,6 +80,7 @@ def test_naming_an_experiment_changes_neither_path_nor_identity():
     assert named[0].identity() == plain[0].identity()
 
 
+@pytest.mark.integration
 def test_a_job_of_a_sweep_is_as_in_a_process_of_its_own(train, tmp_path):
     train("-m", "profile.results=swept", "task=sst2", "method=lora", "experiment=figure6", "rank=8192,8")
     train("profile.results=alone", "task=sst2", "method=lora", "rank=8")
@@ -97,6 +98,7 @@ def test_a_job_of_a_sweep_is_as_in_a_process_of_its_own(train, tmp_path):
     assert abs(second - first) < 30e6
 
 
+@pytest.mark.integration
 def test_joblib_s_processes_find_what_a_plain_sweep_has_done(train, tmp_path, environment, tiny_overrides):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     sweep = ("-m", "task=sst2", "method=lora,lora-fa", "rank=2", "lr=0.001")
@@ -114,6 +116,7 @@ def test_joblib_s_processes_find_what_a_plain_sweep_has_done(train, tmp_path, en
     assert result.stdout.count("already done") == len(found_in(tmp_path)) == 2
 
 
+@pytest.mark.integration
 def test_slurm_jobs_ask_for_what_the_profile_gives_a_run(tmp_path, environment):
     sbatch = tmp_path / "sbatch"
     sbatch.write_text(
@@ -137,12 +140,14 @@ def test_slurm_jobs_ask_for_what_the_profile_gives_a_run(tmp_path, environment):
     assert f"--output={tmp_path}/results/logs/slurm/" in script
 
 
+@pytest.mark.integration
 def test_two_processes_with_the_same_run_train_it_once(start):
     both = [start("method=lora", "rank=1") for _ in range(2)]
     outputs = [process.communicate()[0] for process in both]
     assert sorted(output.strip().endswith("already done") for output in outputs) == [False, True]
 
 
+@pytest.mark.integration
 def test_snakemake_completes_an_interrupted_sweep(start, tmp_path, environment, tiny_overrides, monkeypatch):
     sweep = start("-m", "task=mrpc", f"method={','.join(METHODS)}", "lr=1e-3", "experiment=search")
     while len(list(tmp_path.rglob(records.NAME))) < 2:
@@ -199,12 +204,16 @@ def write_record(
 
 
 @pytest.fixture
-def grid(tmp_path, monkeypatch):
+def grid(tmp_path, environment, monkeypatch):
     """The plan of a search over two learning rates and three seeds, and the arguments that lead to it."""
-    monkeypatch.setenv("LORAFA_CACHE", str(tmp_path / "cache"))
-    only = ["profile.experiments=[search]", "profile.grids.lr=[1e-3,2e-3]", "profile.seeds=[0,1,2]"]
-    arguments = [f"profile.results={tmp_path}", *only]
-    return plan_of_arguments(arguments), arguments
+    monkeypatch.setenv("LORAFA_CACHE", environment["LORAFA_CACHE"])
+    monkeypatch.chdir(tmp_path)
+    only = [
+        "profile.experiments=[search]",
+        "profile.grids.lr=[1e-3,2e-3]",
+        "profile.grids.search_seeds=[0,1,2]",
+    ]
+    return plan_of_arguments(only), only
 
 
 def status(monkeypatch, capsys, *arguments: str) -> str:

@@ -13,13 +13,18 @@ from pipeline.select import select
 RATES = (5e-4, 1e-3, 2e-3)
 
 
+@pytest.fixture(scope="module")
+def plans(tmp_path_factory) -> str:
+    """Where composed plans stay, so that they are composed once."""
+    return str(tmp_path_factory.mktemp("plans"))
+
+
 @pytest.fixture
-def plan(tmp_path, monkeypatch) -> Plan:
-    monkeypatch.setenv("LORAFA_CACHE", str(tmp_path / "cache"))
+def plan(tmp_path, plans, monkeypatch) -> Plan:
+    monkeypatch.setenv("LORAFA_CACHE", plans)
+    monkeypatch.chdir(tmp_path)
     rates = ",".join(map(str, RATES))
-    return make_plan(
-        "smoke", [f"profile.results={tmp_path}", f"profile.grids.lr=[{rates}]", "profile.seeds=[0,1]"]
-    )
+    return make_plan("smoke", [f"profile.grids.lr=[{rates}]", "profile.seeds=[0,1]"])
 
 
 def finish(plan: Plan, score_of, failed=lambda run: False) -> None:

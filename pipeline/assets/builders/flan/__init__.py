@@ -1,6 +1,6 @@
 """FLAN-like instructions: the examples of the mirror's GLUE and translation pairs through hand-written templates.
 
-The columns are those of FLAN 2022 as QLoRA read it (conceptofmind/FLAN_2022).
+The columns are those of the FLAN collection that its authors first linked on the hub (google-research/FLAN, issue 98).
 """
 
 from collections import Counter
