@@ -113,8 +113,7 @@ def test_paths_exist(page, path):
         folder = path.split("/")[2:3]
         assert (
             known
-            or folder[:1]
-            and folder[0] in ("runs", "logs", "dashboard", "wandb")
+            or (folder[:1] and folder[0] in ("runs", "logs", "dashboard", "wandb"))
             or path == "results/measured"
         ), path
     else:
