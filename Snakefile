@@ -6,9 +6,11 @@
 #
 # --config overrides="budget.max_steps=10 trainer=default" changes every run, as on the command line of a run.
 
+import json
 import re
 import shlex
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 from snakemake.utils import min_version
@@ -16,6 +18,7 @@ from snakemake.utils import min_version
 from pipeline import worker
 from pipeline.dag import MEMORY_FILES, make_plan
 from pipeline.errors import PipelineError
+from pipeline.report.sections import section_of
 from pipeline.status import summary
 
 min_version("9.0")
@@ -33,6 +36,9 @@ except PipelineError as error:
 RESULTS = PLAN.profile.results
 
 
+report: "pipeline/report/workflow.rst"
+
+
 include: "pipeline/rules/common.smk"
 include: "pipeline/rules/assets.smk"
 include: "pipeline/rules/train.smk"
@@ -41,6 +47,7 @@ include: "pipeline/rules/memory.smk"
 include: "pipeline/rules/tables.smk"
 include: "pipeline/rules/figures.smk"
 include: "pipeline/rules/dashboard.smk"
+include: "pipeline/rules/report.smk"
 
 
 localrules:

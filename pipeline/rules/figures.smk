@@ -10,7 +10,8 @@ rule figure:
     input:
         lambda wildcards: sources(wildcards.figure),
     output:
-        multiext(f"{RESULTS}/figures/{{figure}}", ".svg", ".pdf", ".png", ".csv"),
+        multiext(f"{RESULTS}/figures/{{figure}}", ".pdf", ".png", ".csv"),
+        report(f"{RESULTS}/figures/{{figure}}.svg", **result("figure")),
     log:
         f"{RESULTS}/logs/figures/{{figure}}.log",
     benchmark:

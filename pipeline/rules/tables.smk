@@ -15,7 +15,8 @@ rule table:
     input:
         lambda wildcards: sources(wildcards.table),
     output:
-        multiext(f"{RESULTS}/tables/{{table}}", ".md", ".tex", ".csv", ".html"),
+        multiext(f"{RESULTS}/tables/{{table}}", ".md", ".tex", ".csv"),
+        report(f"{RESULTS}/tables/{{table}}.html", **result("table")),
     log:
         f"{RESULTS}/logs/tables/{{table}}.log",
     benchmark:

@@ -1,0 +1,135 @@
+"""What the report says of each claim and each experiment, as plain data for its templates."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pipeline.dag import Plan
+from pipeline.report import judges
+from pipeline.report.judges import Finding, NotMadeError, Verdict
+from pipeline.report.paper import CLAIMS, Claim
+from pipeline.report.sections import section_of
+from pipeline.tables.memory import GIB
+from pipeline.tables.table import Cell, Row, Table
+
+BASES = {
+    "memory": "estimated at full scale",
+    "breakdown": "estimated at full scale",
+    "complexity": "counted",
+    "parameters": "counted",
+    "throughput": "modelled",
+}
+
+
+def facts(plan: Plan, runs: pd.DataFrame) -> dict[str, Any]:
+    """Judges every claim.
+
+    Args:
+        plan: The profile's plan.
+        runs: Its finished runs, as `pipeline.report.runs.read` returns them.
+
+    Returns:
+        `profile`, `margin` (points), `runs` (how many are finished), `unfinished`, `stand_ins`, `claims` (each with
+        `text`, `section`, `answers`, `topic`, `basis`, `verdict`, `found` and `links`) and `experiments` (by name: `title`,
+        `short`, `caption`, `section`, `found` and the indices of their `claims`).
+    """
+    stand_ins = sorted({text for texts in runs.stand_ins for text in texts})
+    claims = [_claim(plan, claim, bool(stand_ins)) for claim in CLAIMS]
+    experiments = {
+        name: {
+            "title": experiment.title,
+            "short": _short(experiment.title),
+            "caption": experiment.caption,
+            "section": section_of(name),
+            "found": _found(plan, name),
+            "claims": [number for number, claim in enumerate(CLAIMS) if name in claim.evidence],
+        }
+        for name, experiment in plan.experiments.items()
+    }
+    return {
+        "profile": plan.profile.name,
+        "margin": plan.statistics.margin,
+        "runs": len(runs),
+        "unfinished": len(plan.wanted()) - len(runs),
+        "stand_ins": stand_ins,
+        "claims": claims,
+        "experiments": experiments,
+    }
+
+
+def table(facts: dict[str, Any]) -> Table:
+    """Lays the claims out."""
+    rows = []
+    for claim in facts["claims"]:
+        evidence = ", ".join(link["title"] for link in claim["links"])
+        texts = [claim["text"], claim["section"], claim["found"], claim["basis"], evidence]
+        confirmed = claim["verdict"] == Verdict.CONFIRMED
+        rows.append(Row([*map(Cell, texts), Cell(claim["verdict"], bold=confirmed)], rule=True))
+    return Table(
+        name="claims",
+        title="What the paper claims, and what was found",
+        notice=f"Not the paper's material. Stand-ins: {'; '.join(facts['stand_ins'])}." if facts["stand_ins"] else "",
+        caption=(
+            f"The paper's claims and the verdict of profile {facts['profile']}, computed from the tables and figures "
+            f"beside it. As accurate means: not inferior at a margin of {facts['margin']:g} points (docs/statistics.md)."
+        ),
+        columns=["The paper says", "Section", "Found", "How", "Shown in", "Verdict"],
+        rows=rows,
+        data=[{**claim, "links": [link["path"] for link in claim["links"]]} for claim in facts["claims"]],
+        text_columns=6,
+    )
+
+
+def _claim(plan: Plan, claim: Claim, stand_ins: bool) -> dict[str, Any]:
+    try:
+        finding = claim.judge(plan)
+    except NotMadeError as error:
+        finding = Finding(Verdict.NOT_MADE, str(error))
+    experiment = plan.experiments.get(claim.evidence[0])
+    trained = "trained on stand-ins" if stand_ins else "trained"
+    return {
+        "text": claim.text,
+        "section": claim.section,
+        "answers": claim.answers,
+        "topic": claim.topic,
+        "basis": BASES.get(experiment.kind, trained) if experiment else "",
+        "verdict": str(finding.verdict),
+        "found": finding.text,
+        "links": [link for name in claim.evidence if (link := _link(plan, name))],
+    }
+
+
+def _link(plan: Plan, name: str) -> dict[str, str] | None:
+    """Returns the words for a link to an experiment's table or picture, and the file, if it has been made."""
+    if name not in plan.experiments:
+        return None
+    experiment = plan.experiments[name]
+    file = f"tables/{name}.html" if experiment.tabled else f"figures/{name}.svg"
+    path = Path(plan.profile.results, file)
+    return {"title": _short(experiment.title), "path": str(path)} if path.is_file() else None
+
+
+def _short(title: str) -> str:
+    """Returns "Table 2" of "Table 2: GLUE", and else what stands behind the colon: a rebuttal has many tables."""
+    name, _, rest = title.partition(": ")
+    return name if not rest or re.fullmatch(r"(Table|Figure) \w+|Verdicts", name) else rest[0].upper() + rest[1:]
+
+
+def _found(plan: Plan, name: str) -> str:
+    """Returns what an experiment found besides the verdicts: for memory, how close the estimates are to the paper's."""
+    if plan.experiments[name].kind != "memory":
+        return ""
+    try:
+        cells = judges.read(plan, name)
+    except NotMadeError:
+        return ""
+    theirs = pd.to_numeric(cells.paper, errors="coerce")
+    errors = (cells.fitted / GIB / theirs - 1).abs().dropna()
+    if errors.empty:
+        return "The paper prints no numbers to compare these with, only a picture."
+    return (
+        f"{len(errors)} of its numbers are printed; the estimates are within {100 * errors.max():.0f} % of them, half "
+        f"within {100 * errors.median():.0f} %."
+    )

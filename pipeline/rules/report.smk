@@ -1,0 +1,42 @@
+# What Snakemake's report adds to the tables and figures: the paper's claims with our verdicts, and the runs' provenance.
+# `make report` runs this rule, then `snakemake overview --report`.
+
+
+rule overview:
+    input:
+        rules.tables.input,
+        rules.figures.input,
+    output:
+        multiext(f"{RESULTS}/report/claims", ".md", ".tex", ".csv"),
+        multiext(f"{RESULTS}/report/runs", ".md", ".tex"),
+        f"{RESULTS}/report/report.json",
+        report(
+            f"{RESULTS}/report/claims.html",
+            caption="../report/claims.rst",
+            category="§1 The claims",
+            labels={"Result": "Claims and verdicts"},
+        ),
+        report(
+            f"{RESULTS}/report/runs.html",
+            caption="../report/runs.rst",
+            category="Runs",
+            labels={"Result": "Runs, one line each"},
+        ),
+        report(
+            f"{RESULTS}/report/runs.csv",
+            caption="../report/runs.rst",
+            category="Runs",
+            labels={"Result": "Runs with configurations (CSV)"},
+        ),
+    log:
+        f"{RESULTS}/logs/report.log",
+    benchmark:
+        f"{RESULTS}/logs/report.tsv"
+    conda:
+        "../../environment.yml"
+    params:
+        statistics=lambda wildcards: asdict(PLAN.statistics),
+        overrides=[f"profile={PROFILE}", *OVERRIDES],
+    shell:
+        "python -m pipeline.worker run pipeline.report {params.overrides:q} > {log} 2>&1"
+        " || (tail -n 20 {log} >&2; exit 1)"
