@@ -1,5 +1,6 @@
 # make tables [CORES=N] [PROFILE=mini|smoke|paper]   every table of the profile, set-up included
 # make figures [CORES=N] [PROFILE=...]               every figure
+# make report  [CORES=N] [PROFILE=...]               all of it, with the runs and the verdicts, in one HTML file
 # make docs                                        this documentation as a site, in build/site
 # make notebooks                                   notebooks/*.py as notebooks with their outputs
 # make test | test-integration | lint | format | lock | clean
@@ -10,10 +11,15 @@ VENV := .venv
 BIN := $(abspath $(VENV))/bin
 RUN := PATH="$(BIN):$$PATH"
 
-.PHONY: tables figures docs notebooks test test-integration lint format lock clean
+.PHONY: tables figures report docs notebooks dashboard test test-integration lint format lock clean
 
 tables figures: $(VENV)/installed
 	$(RUN) snakemake --cores $(CORES) --quiet rules reason --config profile=$(PROFILE) -- $@
+
+report: $(VENV)/installed
+	$(RUN) snakemake --cores $(CORES) --quiet rules reason --config profile=$(PROFILE) -- overview
+	$(RUN) snakemake --quiet all --report results/$(PROFILE)/report.html --config profile=$(PROFILE) -- overview
+	@echo "The report is results/$(PROFILE)/report.html"
 
 docs: $(VENV)/installed
 	$(RUN) NO_MKDOCS_2_WARNING=1 mkdocs build --strict

@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property
 from importlib.metadata import version
@@ -148,16 +147,16 @@ class Plan:
             for run in grid
         ]
 
+    def expected(self, experiment: str) -> list[PlannedRun]:
+        """Returns an experiment's runs; while its search is to come, runs that stand for those that it will choose."""
+        try:
+            return self.runs_of(experiment)
+        except RecordError:
+            return self.grids[experiment]
+
     def wanted(self) -> list[str]:
         """Returns the directories of all runs that the experiments need, as far as their searches are finished."""
-        found: dict[str, None] = {}
-        for name, grid in self.grids.items():
-            with suppress(
-                RecordError
-            ):  # the search is still to come: its runs stand for those that it will choose
-                grid = self.runs_of(name)
-            found |= dict.fromkeys(run.directory for run in grid)
-        return list(found)
+        return list(dict.fromkeys(run.directory for name in self.grids for run in self.expected(name)))
 
     def selection(self, search: str) -> str:
         """Returns the file with a search's winners."""

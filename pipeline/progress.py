@@ -25,12 +25,18 @@ class Progress:
         scores: Step to score of each evaluation so far.
         steps: How many there will be; None where that is not known.
         problem: Why it failed.
+        status: What its record says, where there is one: `done`, `diverged` or `out_of_memory`.
+        seconds: How long it took, where there is a record.
+        step: The step that it can go on from; all of them where there is a record.
     """
 
     state: str
     scores: dict[int, float]
     steps: int | None = None
     problem: str | None = None
+    status: str | None = None
+    seconds: float | None = None
+    step: int = 0
 
     def best(self, metric: str) -> float | None:
         """Returns the best score so far; None before the first evaluation."""
@@ -57,7 +63,15 @@ def progress(directory: Path, identity: dict[str, Any]) -> Progress:
         scores = {
             entry["step"]: entry["score"] for entry in info["evaluations"] if entry["score"] is not None
         }
-        return Progress(state, scores, info["steps"], info["problem"])
+        return Progress(
+            state,
+            scores,
+            info["steps"],
+            info["problem"],
+            info["status"],
+            info.get("wall_time_seconds"),
+            info["steps"],
+        )
     checkpoints = directory / CHECKPOINTS / config_hash
     state = RUNNING if locks.is_held(directory) else INTERRUPTED if checkpoints.is_dir() else LEFT
     trainer = _trainer_state(checkpoints)
@@ -66,7 +80,7 @@ def progress(directory: Path, identity: dict[str, Any]) -> Progress:
         for entry in trainer.get("log_history", [])
         if "eval_loss" in entry
     }
-    return Progress(state, scores, trainer.get("max_steps"))
+    return Progress(state, scores, trainer.get("max_steps"), step=trainer.get("global_step", 0))
 
 
 def _trainer_state(checkpoints: Path) -> dict[str, Any]:

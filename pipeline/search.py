@@ -20,8 +20,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from pipeline import status
 from pipeline.dag import Plan, PlannedRun, plan_of_arguments
-from pipeline.errors import ConfigError, RecordError
+from pipeline.errors import ConfigError
 from pipeline.job import job
 from pipeline.progress import STATES, better, progress
 from pipeline.worker import Worker
@@ -67,11 +68,7 @@ def cells(plan: Plan, experiment: str) -> list[Cell]:
     if experiment not in with_runs:
         raise ConfigError(f"no experiment '{experiment}' with runs; there is {', '.join(with_runs)}")
     groups: dict[str, list[PlannedRun]] = {}
-    try:
-        planned = plan.runs_of(experiment)
-    except RecordError:  # the search that it is tuned by is still to come
-        planned = plan.grids[experiment]
-    for run in planned:
+    for run in plan.expected(experiment):
         groups.setdefault(json.dumps([run.model, run.method, run.task, run.axes]), []).append(run)
     result = [_cell(runs) for runs in groups.values()]
     for row in {cell.row for cell in result}:
@@ -101,13 +98,6 @@ def _cell(runs: list[PlannedRun]) -> Cell:
 def totals(grid: list[Cell]) -> dict[str, int]:
     """Returns how many runs of a grid are in each state."""
     return {state: sum(cell.states.get(state, 0) for cell in grid) for state in STATES}
-
-
-def _overview(plan: Plan) -> Table:
-    table = Table("experiment", *STATES, title=f"Runs of profile {plan.profile.name}")
-    for name in (name for name, runs in plan.grids.items() if runs):
-        table.add_row(name, *(str(count or "") for count in totals(cells(plan, name)).values()))
-    return table
 
 
 def _grid_table(grid: list[Cell], title: str) -> Table:
@@ -150,7 +140,7 @@ def _status(arguments: argparse.Namespace) -> None:
         )
         return
     Console().print(
-        _grid_table(cells(plan, names[0]), plan.experiments[names[0]].title) if names else _overview(plan)
+        _grid_table(cells(plan, names[0]), plan.experiments[names[0]].title) if names else status.table(plan)
     )
 
 
@@ -180,15 +170,15 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(required=True)
-    status = commands.add_parser("status", help="what of an experiment is done, running, failed and left")
-    status.add_argument(
+    state = commands.add_parser("status", help="what of an experiment is done, running, failed and left")
+    state.add_argument(
         "words",
         nargs="*",
         metavar="EXPERIMENT profile=NAME",
         help="a file of conf/experiment, and overrides for every run",
     )
-    status.add_argument("--json", action="store_true", help="for programs")
-    status.set_defaults(run=_status)
+    state.add_argument("--json", action="store_true", help="for programs")
+    state.set_defaults(run=_status)
     optuna = commands.add_parser("optuna", help="search by Optuna's TPE; runs below the median are stopped")
     optuna.add_argument(
         "words",

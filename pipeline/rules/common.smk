@@ -21,17 +21,12 @@ def sources(experiment):
     return PLAN.sources(experiment)
 
 
-# The templates of the report see nothing but `config`.
-FACTS = Path(RESULTS, "report/report.json")
-config["report"] = json.loads(FACTS.read_text()) if FACTS.is_file() else None
-
-
-def result(wildcards_name):
+def reported(wildcard):
     """How the report files a table or figure: its caption, its section of the paper and its title."""
-    return dict(
-        caption="../report/result.rst",
-        category=lambda wildcards: section_of(wildcards[wildcards_name]),
-        labels=lambda wildcards: {
-            "Result": PLAN.experiments[wildcards[wildcards_name]].title
+    return {
+        "caption": "../report/result.rst",
+        "category": lambda wildcards: section_of(wildcards[wildcard]),
+        "labels": lambda wildcards: {
+            "Result": PLAN.experiments[wildcards[wildcard]].title
         },
-    )
+    }

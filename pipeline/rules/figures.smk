@@ -11,7 +11,7 @@ rule figure:
         lambda wildcards: sources(wildcards.figure),
     output:
         multiext(f"{RESULTS}/figures/{{figure}}", ".pdf", ".png", ".csv"),
-        report(f"{RESULTS}/figures/{{figure}}.svg", **result("figure")),
+        report(f"{RESULTS}/figures/{{figure}}.svg", **reported("figure")),
     log:
         f"{RESULTS}/logs/figures/{{figure}}.log",
     benchmark:

@@ -1,6 +1,10 @@
 # What Snakemake's report adds to the tables and figures: the paper's claims with our verdicts, and the runs' provenance.
 # `make report` runs this rule, then `snakemake overview --report`.
 
+# The templates see nothing but `config`.
+FACTS = Path(RESULTS, "report/report.json")
+config["report"] = json.loads(FACTS.read_text()) if FACTS.is_file() else None
+
 
 rule overview:
     input:
@@ -9,7 +13,7 @@ rule overview:
     output:
         multiext(f"{RESULTS}/report/claims", ".md", ".tex", ".csv"),
         multiext(f"{RESULTS}/report/runs", ".md", ".tex"),
-        f"{RESULTS}/report/report.json",
+        FACTS,
         report(
             f"{RESULTS}/report/claims.html",
             caption="../report/claims.rst",

@@ -16,7 +16,7 @@ rule table:
         lambda wildcards: sources(wildcards.table),
     output:
         multiext(f"{RESULTS}/tables/{{table}}", ".md", ".tex", ".csv"),
-        report(f"{RESULTS}/tables/{{table}}.html", **result("table")),
+        report(f"{RESULTS}/tables/{{table}}.html", **reported("table")),
     log:
         f"{RESULTS}/logs/tables/{{table}}.log",
     benchmark:
