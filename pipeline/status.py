@@ -262,7 +262,7 @@ def table(plan: Plan, target: str | None = None, price: float | None = None, job
     lines = {name: status.line(runs[name], status.made(name)) for name in names}
     total = status.line(one for found in runs.values() for one in found)
     shown = [state for state in STATES if total.states.get(state) or state in (records.DONE, LEFT)]
-    costs = ["cost"] if price is not None else []
+    costs = ["cost", "cost to go"] if price is not None else []
     result = Table(
         target or "experiment",
         *(STATES[state] for state in shown),
@@ -270,15 +270,17 @@ def table(plan: Plan, target: str | None = None, price: float | None = None, job
         title=f"Profile {plan.profile.name}: {target or 'everything'}",
         box=box.SIMPLE_HEAD,
     )
+    result.columns[0].no_wrap = True
     for column in result.columns[1:]:
         column.justify = "right"
 
     def add(name: str, line: Line, style: str | None = None) -> None:
         counts = [str(line.states.get(state, "")) for state in shown]
-        cost = [_cost(line, price)] if price is not None else []
+        cost = [_money(_cost(seconds, price)) for seconds in (line.used, line.to_go)][: len(costs)]
         made = {None: "", True: "yes", False: "no"}[line.made]
-        left = _left(line.to_go, line.unknown) if line.states else ""
-        result.add_row(name, *counts, _spell(line.used) if line.used else "", left, *cost, made, style=style)
+        result.add_row(
+            name, *counts, _spell(line.used) if line.used else "", _left(line), *cost, made, style=style
+        )
 
     for name in names:
         add(name, lines[name])
@@ -286,14 +288,16 @@ def table(plan: Plan, target: str | None = None, price: float | None = None, job
             add(f"  {label}", status.line(part), "dim")
     result.add_section()
     add(TOTAL, total, "bold")
-    result.caption = _caption(total, runs, price, jobs)
+    result.caption = _caption(total, runs, jobs)
     return result
 
 
-def _caption(total: Line, runs: dict[str, list[RunStatus]], price: float | None, jobs: int) -> str:
-    words = [f"{_left(total.to_go / jobs, total.unknown)} to go with {jobs} run{'s' * (jobs > 1)} at a time."]
-    if price is not None:
-        words.append(f"The cost is of what is used and of what is to go, at {price:g} for a run's hour.")
+def _caption(total: Line, runs: dict[str, list[RunStatus]], jobs: int) -> str:
+    words = []
+    if total.to_go or not total.unknown:
+        words.append(f"{_spell(total.to_go / jobs)} to go, {jobs} run{'s' * (jobs > 1)} at a time.")
+    if total.unknown:
+        words.append(f"{total.unknown} runs to go are of unknown length: none of their model has finished.")
     problems = {one.run.directory: one for found in runs.values() for one in found if one.state == FAILED}
     words += [f"\n{directory}: {one.problem}" for directory, one in list(problems.items())[:5]]
     return " ".join(words)
@@ -316,13 +320,13 @@ def facts(plan: Plan, target: str | None, price: float | None, jobs: int) -> dic
     runs = {name: status.runs(name) for name in names}
 
     def described(line: Line) -> dict[str, Any]:
-        cost = {"used": price * line.used / 3600, "to_go": price * line.to_go / 3600} if price is not None else None
+        cost = {"used": _cost(line.used, price), "to_go": _cost(line.to_go, price)}
         return {
             "runs": {state: line.states.get(state, 0) for state in STATES},
             "used_seconds": line.used,
             "to_go_seconds": line.to_go,
             "runs_of_unknown_length": line.unknown,
-            "cost": cost,
+            "cost": cost if price is not None else None,
         }
 
     total = status.line(one for found in runs.values() for one in found)
@@ -348,16 +352,18 @@ def _spell(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
-def _left(seconds: float, unknown: int) -> str:
-    if not unknown:
-        return _spell(seconds)
-    runs = f"{unknown} run{'s' * (unknown > 1)} unknown"
-    return f"{_spell(seconds)} + {runs}" if seconds else runs
+def _left(line: Line) -> str:
+    if not line.unknown:
+        return _spell(line.to_go) if line.states else ""
+    return f"{_spell(line.to_go)} + ?" if line.to_go else "?"
 
 
-def _cost(line: Line, price: float) -> str:
-    costs = f"{price * line.used / 3600:.2f} + {price * line.to_go / 3600:.2f}"
-    return f"{costs} + ?" if line.unknown else costs
+def _cost(seconds: float, price: float | None) -> float | None:
+    return None if price is None else price * seconds / 3600
+
+
+def _money(cost: float | None) -> str:
+    return f"{cost:.2f}" if cost else ""
 
 
 def summary(plan: Plan, started: float) -> str:

@@ -102,7 +102,9 @@ def combines(plan: Plan, table: str) -> Finding:
     wide = cells[cells.method == "lora-fa"].pivot(index="batch_size", columns="optimization", values="fitted")
     shares = wide.drop(columns="none").div(wide["none"], axis=0)
     parts = [f"{OPTIMIZATIONS.get(name, name)} {_range(100 * shares[name], '.0f')} %" for name in shares]
-    return Finding(_if(bool((shares < 1).all(axis=None))), f"of LoRA-FA's memory there remain: {'; '.join(parts)}")
+    return Finding(
+        _if(bool((shares < 1).all(axis=None))), f"of LoRA-FA's memory there remain: {'; '.join(parts)}"
+    )
 
 
 def activations(plan: Plan, table: str, claimed: float) -> Finding:
@@ -200,7 +202,9 @@ def robust(plan: Plan, table: str, axis: str) -> Finding:
         return Finding(Verdict.NOT_CONFIRMED, f"no learning rate works with {names}")
     parts = [f"{LABELS.get(str(value), value)} {score:.1f}" for value, score in best.items()]
     spread = best.max() - best.min()
-    text = f"{', '.join(parts)} at the best η: {spread:.1f} points apart; up to {TOLERANCE:g} counts as robust"
+    text = (
+        f"{', '.join(parts)} at the best η: {spread:.1f} points apart; up to {TOLERANCE:g} counts as robust"
+    )
     return Finding(_if(spread <= TOLERANCE), text)
 
 

@@ -10,7 +10,6 @@ from pipeline.dag import Plan
 from pipeline.report import judges
 from pipeline.report.judges import Finding, NotMadeError, Verdict
 from pipeline.report.paper import CLAIMS, Claim
-from pipeline.report.sections import section_of
 from pipeline.tables.memory import GIB
 from pipeline.tables.table import Cell, Row, Table
 
@@ -31,18 +30,16 @@ def facts(plan: Plan, runs: pd.DataFrame) -> dict[str, Any]:
         runs: Its finished runs, as `pipeline.report.runs.read` returns them.
 
     Returns:
-        `profile`, `margin` (points), `runs` (how many are finished), `unfinished`, `stand_ins`, `claims` (each with
-        `text`, `section`, `answers`, `topic`, `basis`, `verdict`, `found` and `links`) and `experiments` (by name: `title`,
-        `short`, `caption`, `section`, `found` and the indices of their `claims`).
+        `profile`, `margin` (points), `runs` (how many are finished), `unfinished` (runs), `stand_ins`, `claims` (each
+        with `text`, `section`, `answers`, `topic`, `basis`, `verdict`, `found` and `links`) and `experiments` (by name:
+        `title`, `caption`, `found` and the indices of their `claims`).
     """
     stand_ins = sorted({text for texts in runs.stand_ins for text in texts})
     claims = [_claim(plan, claim, bool(stand_ins)) for claim in CLAIMS]
     experiments = {
         name: {
             "title": experiment.title,
-            "short": _short(experiment.title),
             "caption": experiment.caption,
-            "section": section_of(name),
             "found": _found(plan, name),
             "claims": [number for number, claim in enumerate(CLAIMS) if name in claim.evidence],
         }
@@ -61,7 +58,7 @@ def facts(plan: Plan, runs: pd.DataFrame) -> dict[str, Any]:
 
 def table(facts: dict[str, Any]) -> Table:
     """Lays the claims out."""
-    rows = []
+    rows, stand_ins = [], "; ".join(facts["stand_ins"])
     for claim in facts["claims"]:
         evidence = ", ".join(link["title"] for link in claim["links"])
         texts = [claim["text"], claim["section"], claim["found"], claim["basis"], evidence]
@@ -70,10 +67,10 @@ def table(facts: dict[str, Any]) -> Table:
     return Table(
         name="claims",
         title="What the paper claims, and what was found",
-        notice=f"Not the paper's material. Stand-ins: {'; '.join(facts['stand_ins'])}." if facts["stand_ins"] else "",
+        notice=f"Not the paper's material. Stand-ins: {stand_ins}." if stand_ins else "",
         caption=(
-            f"The paper's claims and the verdict of profile {facts['profile']}, computed from the tables and figures "
-            f"beside it. As accurate means: not inferior at a margin of {facts['margin']:g} points (docs/statistics.md)."
+            f"The paper's claims and the verdict of profile {facts['profile']}, computed from its tables and figures. "
+            f"As accurate means: not inferior at a margin of {facts['margin']:g} points (docs/statistics.md)."
         ),
         columns=["The paper says", "Section", "Found", "How", "Shown in", "Verdict"],
         rows=rows,
@@ -114,7 +111,9 @@ def _link(plan: Plan, name: str) -> dict[str, str] | None:
 def _short(title: str) -> str:
     """Returns "Table 2" of "Table 2: GLUE", and else what stands behind the colon: a rebuttal has many tables."""
     name, _, rest = title.partition(": ")
-    return name if not rest or re.fullmatch(r"(Table|Figure) \w+|Verdicts", name) else rest[0].upper() + rest[1:]
+    return (
+        name if not rest or re.fullmatch(r"(Table|Figure) \w+|Verdicts", name) else rest[0].upper() + rest[1:]
+    )
 
 
 def _found(plan: Plan, name: str) -> str:

@@ -10,6 +10,7 @@ from pipeline.report.judges import Finding
 
 AS_GOOD, SAVES = "as good", "saves"
 
+
 @dataclass(frozen=True)
 class Claim:
     """One statement of the paper.

@@ -22,7 +22,8 @@ def read(plan: Plan) -> pd.DataFrame:
 
     Returns:
         `COLUMNS` (`best` in the unit of the tables), `command`, `commit`, `dirty`, `config` (resolved, as JSON),
-        `environment` (packages and machine in words), `materials` (the repositories' revisions in words) and `stand_ins`.
+        `environment` (packages and machine in words), `materials` (the repositories' revisions in words) and
+        `stand_ins`.
 
     Raises:
         RecordError: A record is damaged.

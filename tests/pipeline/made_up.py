@@ -1,5 +1,6 @@
 """Records of runs that never happened, with the fields that tables and figures read."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -23,21 +24,48 @@ def write(run, score: float | None, status: str = "done", **info) -> None:
         "model": {"name": run.model},
         "method": {"name": run.method},
         "task": {"name": run.task, "kind": "classification", "subset": run.task},
+        **{"rank": run.rank, "lr": run.lr, "seed": run.seed},
     }
     metric = "matthews_correlation" if run.task == "cola" else "accuracy"
     train_info = {
         "status": status,
+        "problem": None,
         "metric": metric,
+        "evaluations": [] if best is None else [best],
         "best": best,
         "last": best,
+        "steps": 40,
         "trainable_parameters": 314_498,
         "step_memory_bytes": 100 * 2**20,
+        "wall_time_seconds": 10.0,
         **info,
     }
     about = {"stand_in": "recast sentences", "baselines": {"mrpc": {"majority": 0.516}}}
+    machine = {"platform": "Linux", "python": "3.11", "processor": "x86_64", "cores": 2, "gpus": []}
     record = {
-        "run_info": {"config": config, "config_hash": ""},
+        "run_info": {
+            "config": config,
+            "config_hash": records.fingerprint(json.loads(run.identity)),
+            "git_commit": "0123456789abcdef",
+            "git_dirty": False,
+            "command": " ".join(["python -m pipeline.train", *run.overrides]),
+        },
         "train_info": train_info,
-        "meta_info": {"model": {"about": {}}, "data": {"about": about}},
+        "meta_info": {
+            "packages": {"torch": "2.13.0"},
+            "machine": machine,
+            "model": {"repository": "some/model", "commit": "abc", "about": {}},
+            "data": {"repository": "some/data", "commit": None, "version": "1", "about": about},
+        },
     }
     records.write(Path(run.directory, records.NAME), record)
+
+
+def write_evaluation(run, score: float, seconds: float = 2.0) -> None:
+    """Writes the evaluation of a planned run with a score, as a fraction."""
+    evaluation = {
+        "run_info": {"config_hash": records.fingerprint(json.loads(run.evaluation_identity))},
+        "evaluation": {"status": "done", "scores": {"score": score}, "wall_time_seconds": seconds},
+        "meta_info": {},
+    }
+    records.write(Path(run.directory, records.EVALUATION), evaluation)
