@@ -94,18 +94,20 @@ def _claim(plan: Plan, claim: Claim, stand_ins: bool) -> dict[str, Any]:
         "basis": BASES.get(experiment.kind, trained) if experiment else "",
         "verdict": str(finding.verdict),
         "found": finding.text,
-        "links": [link for name in claim.evidence if (link := _link(plan, name))],
+        "links": [link for name in claim.evidence for link in _links(plan, name)],
     }
 
 
-def _link(plan: Plan, name: str) -> dict[str, str] | None:
-    """Returns the words for a link to an experiment's table or picture, and the file, if it has been made."""
+def _links(plan: Plan, name: str) -> list[dict[str, str]]:
+    """Returns words and files for links to an experiment's picture and table, as far as they have been made."""
     if name not in plan.experiments:
-        return None
-    experiment = plan.experiments[name]
-    file = f"tables/{name}.html" if experiment.tabled else f"figures/{name}.svg"
-    path = Path(plan.profile.results, file)
-    return {"title": _short(experiment.title), "path": str(path)} if path.is_file() else None
+        return []
+    experiment, results = plan.experiments[name], Path(plan.profile.results)
+    title = _short(experiment.title)
+    files = {title: results / "figures" / f"{name}.svg"} if experiment.drawn else {}
+    if experiment.tabled:
+        files["its numbers" if files else title] = results / "tables" / f"{name}.html"
+    return [{"title": title, "path": str(path)} for title, path in files.items() if path.is_file()]
 
 
 def _short(title: str) -> str:

@@ -1,4 +1,4 @@
-"""The verdicts on the paper's claims, from numbers with known answers, and the report in a browser without a network."""
+"""The verdicts on the paper's claims, from numbers with known answers; the report in a browser without a network."""
 
 import csv
 import io
@@ -112,10 +112,16 @@ def test_by_the_papers_own_numbers_its_claims_on_memory_hold(plan):
 def memory(**sizes: list[float]) -> list[dict]:
     """Cells of a memory table, in GiB by batch size."""
     return [
-        {"batch_size": 2**n, "method": method.replace("_", "-"), "optimization": "none", "paper": "", "fitted": size * GIB}
+        {
+            "batch_size": 2**number,
+            "method": method.replace("_", "-"),
+            "optimization": "none",
+            "paper": "",
+            "fitted": size * GIB,
+        }
         for method, values in sizes.items()
-        for n, size in enumerate(values)
-    ]  # fmt: skip
+        for number, size in enumerate(values)
+    ]
 
 
 @pytest.mark.parametrize(("lora_fa", "expected"), [([9, 15], CONFIRMED), ([9, 20], NOT_CONFIRMED)])
@@ -280,7 +286,7 @@ def report(tmp_path_factory) -> Path:
 STEPS = {
     "first": "",
     "table": "document.querySelector('a[href*=\"tables/table1.html\"]').click()",
-    "figure": "document.querySelector('a[href*=\"figure5_throughput\"]').click()",
+    "figure": "app.showResultInfo('PICTURE')",
     "picture": "app.setView({content: 'img', contentPath: results['PICTURE'].data_uri})",
     "rule": "app.setView({navbarMode: 'ruleinfo', ruleinfo: 'table'})",
 }
