@@ -10,6 +10,7 @@ from pipeline.dag import Plan
 from pipeline.report import judges
 from pipeline.report.judges import Finding, NotMadeError, Verdict
 from pipeline.report.paper import CLAIMS, Claim
+from pipeline.report.sections import section_of
 from pipeline.tables.memory import GIB
 from pipeline.tables.table import Cell, Row, Table
 
@@ -30,9 +31,9 @@ def facts(plan: Plan, runs: pd.DataFrame) -> dict[str, Any]:
         runs: Its finished runs, as `pipeline.report.runs.read` returns them.
 
     Returns:
-        `profile`, `margin` (points), `runs` (how many are finished), `unfinished` (runs), `stand_ins`, `claims` (each
-        with `text`, `section`, `answers`, `topic`, `basis`, `verdict`, `found` and `links`) and `experiments` (by name:
-        `title`, `caption`, `found` and the indices of their `claims`).
+        `profile`, `margin` (points), `confidence`, `runs` (how many are finished), `unfinished` (runs), `stand_ins`,
+        `claims` (each with `text`, `section`, `answers`, `topic`, `basis`, `verdict`, `found` and `links`) and
+        `experiments` (by name: `title`, `caption`, `found` and the indices of their `claims`).
     """
     stand_ins = sorted({text for texts in runs.stand_ins for text in texts})
     claims = [_claim(plan, claim, bool(stand_ins)) for claim in CLAIMS]
@@ -48,6 +49,7 @@ def facts(plan: Plan, runs: pd.DataFrame) -> dict[str, Any]:
     return {
         "profile": plan.profile.name,
         "margin": plan.statistics.margin,
+        "confidence": plan.statistics.confidence,
         "runs": len(runs),
         "unfinished": len(plan.wanted()) - len(runs),
         "stand_ins": stand_ins,
@@ -61,9 +63,9 @@ def table(facts: dict[str, Any]) -> Table:
     rows, stand_ins = [], "; ".join(facts["stand_ins"])
     for claim in facts["claims"]:
         evidence = ", ".join(link["title"] for link in claim["links"])
+        verdict = Cell(claim["verdict"], bold=claim["verdict"] == Verdict.CONFIRMED)
         texts = [claim["text"], claim["section"], claim["found"], claim["basis"], evidence]
-        confirmed = claim["verdict"] == Verdict.CONFIRMED
-        rows.append(Row([*map(Cell, texts), Cell(claim["verdict"], bold=confirmed)], rule=True))
+        rows.append(Row([verdict, *map(Cell, texts)], rule=True))
     return Table(
         name="claims",
         title="What the paper claims, and what was found",
@@ -72,7 +74,7 @@ def table(facts: dict[str, Any]) -> Table:
             f"The paper's claims and the verdict of profile {facts['profile']}, computed from its tables and figures. "
             f"As accurate means: not inferior at a margin of {facts['margin']:g} points (docs/statistics.md)."
         ),
-        columns=["The paper says", "Section", "Found", "How", "Shown in", "Verdict"],
+        columns=["Verdict", "The paper says", "Section", "Found", "How", "Shown in"],
         rows=rows,
         data=[{**claim, "links": [link["path"] for link in claim["links"]]} for claim in facts["claims"]],
         text_columns=6,
@@ -99,15 +101,19 @@ def _claim(plan: Plan, claim: Claim, stand_ins: bool) -> dict[str, Any]:
 
 
 def _links(plan: Plan, name: str) -> list[dict[str, str]]:
-    """Returns words and files for links to an experiment's picture and table, as far as they have been made."""
+    """Returns words, files and menu for links to an experiment's picture and table, as far as they have been made."""
     if name not in plan.experiments:
         return []
     experiment, results = plan.experiments[name], Path(plan.profile.results)
-    title = _short(experiment.title)
+    title, section = _short(experiment.title), section_of(name)
     files = {title: results / "figures" / f"{name}.svg"} if experiment.drawn else {}
     if experiment.tabled:
         files["its numbers" if files else title] = results / "tables" / f"{name}.html"
-    return [{"title": title, "path": str(path)} for title, path in files.items() if path.is_file()]
+    return [
+        {"title": title, "path": str(path), "section": section}
+        for title, path in files.items()
+        if path.is_file()
+    ]
 
 
 def _short(title: str) -> str:

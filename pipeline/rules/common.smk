@@ -27,6 +27,7 @@ def reported(wildcard):
         "caption": "../report/result.rst",
         "category": lambda wildcards: section_of(wildcards[wildcard]),
         "labels": lambda wildcards: {
-            "Result": PLAN.experiments[wildcards[wildcard]].title
+            "Result": PLAN.experiments[wildcards[wildcard]].title,
+            "As": wildcard,
         },
     }

@@ -11,15 +11,9 @@ rule overview:
         rules.tables.input,
         rules.figures.input,
     output:
-        multiext(f"{RESULTS}/report/claims", ".md", ".tex", ".csv"),
+        multiext(f"{RESULTS}/report/claims", ".md", ".tex", ".csv", ".html"),
         multiext(f"{RESULTS}/report/runs", ".md", ".tex"),
         FACTS,
-        report(
-            f"{RESULTS}/report/claims.html",
-            caption="../report/claims.rst",
-            category="§1 The claims",
-            labels={"Result": "Claims and verdicts"},
-        ),
         report(
             f"{RESULTS}/report/runs.html",
             caption="../report/runs.rst",
