@@ -1,8 +1,8 @@
 # make tables [CORES=N] [PROFILE=mini|smoke|paper]   every table of the profile, set-up included
 # make figures [CORES=N] [PROFILE=...]               every figure
 # make report  [CORES=N] [PROFILE=...]               all of it, with the runs and the verdicts, in one HTML file
-# make docs                                        this documentation as a site, in build/site
-# make notebooks                                   notebooks/*.py as notebooks with their outputs
+# make docs                                          this documentation as a site, in build/site
+# make notebooks                                     notebooks/*.py as notebooks with their outputs
 # make test | test-integration | lint | format | lock | clean
 PYTHON ?= python3
 CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
@@ -11,7 +11,7 @@ VENV := .venv
 BIN := $(abspath $(VENV))/bin
 RUN := PATH="$(BIN):$$PATH"
 
-.PHONY: tables figures report docs notebooks dashboard test test-integration lint format lock clean
+.PHONY: tables figures report docs notebooks test test-integration lint format lock clean
 
 tables figures: $(VENV)/installed
 	$(RUN) snakemake --cores $(CORES) --quiet rules reason --config profile=$(PROFILE) -- $@
@@ -58,7 +58,7 @@ $(VENV)/installed: requirements.lock pyproject.toml
 lock:
 	$(PYTHON) -m venv $(VENV)-lock
 	$(VENV)-lock/bin/python -m pip install --quiet torch==2.13.0
-	$(VENV)-lock/bin/python -m pip install --quiet --editable ".[pipeline,sweep,quantization,notebooks,docs,dev]"
+	$(VENV)-lock/bin/python -m pip install --quiet --editable ".[pipeline,sweep,dashboard,quantization,notebooks,docs,dev]"
 	(echo "# Every package of the tested environment, exact. Regenerate with: make lock"; \
 	 $(VENV)-lock/bin/python -m pip freeze --all --exclude-editable | grep -v '^pip==' | sed 's/+cpu//') > requirements.lock
 	rm -r $(VENV)-lock

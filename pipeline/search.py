@@ -1,6 +1,6 @@
 """Says how far a search is, or searches with Optuna.
 
-  python -m pipeline.search status                              every experiment with runs, one line each
+  python -m pipeline.search status                              every experiment, as pipeline.status shows them
   python -m pipeline.search status table2 profile=mini          one experiment, one line for each combination
   python -m pipeline.search status table2 --json                the same for programs
   python -m pipeline.search optuna task=mrpc method=lora-fa rank=1,2,4,8 'lr=interval(5e-5,5e-3)' --trials 20
