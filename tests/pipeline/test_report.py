@@ -339,6 +339,7 @@ def views(report) -> dict[str, dict]:
     return browse(report, "1280,800")
 
 
+@pytest.mark.integration
 def test_the_first_screen_answers_the_question(views):
     first = views["first"]["html"]
     assert "Is LoRA-FA as good as LoRA, and what does it save?" in first
@@ -347,6 +348,7 @@ def test_the_first_screen_answers_the_question(views):
     assert all(section in first for section in ("§2.2", "Appendix B.3", "Runs"))
 
 
+@pytest.mark.integration
 def test_a_claim_leads_to_its_table_with_a_caption(views):
     shown = views["table"]["html"]
     (page,) = re.findall(
@@ -356,20 +358,24 @@ def test_a_claim_leads_to_its_table_with_a_caption(views):
     assert "A LoRA-FA layer keeps XA alone" in shown and "15 of 15 quantities are exact" in shown
 
 
+@pytest.mark.integration
 def test_a_figure_has_a_caption_and_is_drawn(views):
     assert "LoRA-FA is slightly faster than LoRA." in views["figure"]["html"]
     assert "1.10 × LoRA's tokens per second" in views["figure"]["html"]
     assert views["picture"]["img"] > 100
 
 
+@pytest.mark.integration
 def test_the_menu_keeps_a_figure_and_its_table_apart(views):
     shown = re.sub(r"<[^>]+>", " ", views["menu"]["html"])
     assert "Figure 5: throughput against batch size" in shown and re.search(r"figure\s+table", shown)
 
 
+@pytest.mark.integration
 def test_a_rule_shows_its_code(views):
     assert "python -m pipeline.worker run pipeline.report" in re.sub(r"<[^>]+>", "", views["rule"]["html"])
 
 
+@pytest.mark.integration
 def test_nothing_is_wider_than_a_small_screen(report):
     assert browse(report, "500,844")["first"]["width"] <= 500  # Chromium's windows are not narrower
