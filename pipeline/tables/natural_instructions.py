@@ -40,7 +40,9 @@ def build(plan: Plan, name: str) -> Table:
                         [label, *(cell for number in numbers for cell in (number, Cell("–")))], published=True
                     )
                 )
-    headings = [heading for rate in rates for heading in (f"loss, lr {spell(rate)}", "ROUGE-L")]
+    headings = [
+        heading for rate in rates for heading in (f"loss, lr {spell(rate)}", f"ROUGE-L, lr {spell(rate)}")
+    ]
     return Table(
         name=name,
         title=outcomes.title(plan, name, results),

@@ -36,8 +36,10 @@ def _messages(wheel: Path) -> Iterator[tuple[str, str]]:
     with zipfile.ZipFile(wheel) as archive:
         for name in sorted(name for name in archive.namelist() if name.endswith(CATALOGUES)):
             for message in read_po(BytesIO(archive.read(name)), locale="ro"):
-                if message.id and message.string and not message.fuzzy and not message.pluralizable:
-                    yield message.id, message.string
+                text, translation = message.id, message.string  # several texts where there are plural forms
+                if isinstance(text, str) and isinstance(translation, str) and not message.fuzzy:
+                    if text and translation:
+                        yield text, translation
 
 
 def _is_sentence(pair: Pair) -> bool:
