@@ -122,6 +122,7 @@ def html(table: Table) -> str:
         return f"{text}<sub>{escape(cell.subscript)}</sub>" if cell.subscript else text
 
     frame = _frame(table, show)
+    frame.columns = pd.RangeIndex(len(table.columns))  # headings may repeat, which Styler cannot have
     classes = pd.DataFrame("", index=frame.index, columns=frame.columns)
     rules = pd.DataFrame("", index=frame.index, columns=frame.columns)
     for number, row in enumerate(table.rows):
@@ -132,6 +133,7 @@ def html(table: Table) -> str:
             rules.iloc[number] += "border-top: 1px solid #999;"
     left = ", ".join(f"th:nth-child({n}), td:nth-child({n})" for n in range(1, table.text_columns + 1))
     styled = Styler(frame, uuid=table.name).hide(axis="index").set_td_classes(classes)
+    styled.format_index(lambda column: escape(table.columns[column]), axis="columns")
     styled.set_table_styles([*_STYLE, {"selector": left, "props": "text-align: left"}])
     return _PAGE.format(
         title=escape(table.title),

@@ -11,6 +11,7 @@ import pytest
 from pipeline import records
 from pipeline.errors import RecordError
 from pipeline.tables import glue, outcomes, render
+from pipeline.tables.table import Cell, Row, Table
 
 ROOT = outcomes.ROOT
 
@@ -117,6 +118,14 @@ def test_every_format_has_every_number(plan, tmp_path):
     rows = list(csv.DictReader(io.StringIO(files[".csv"])))
     assert sum(row["source"] == "ours" for row in rows) == 4 * 9
     assert sum(row["source"] == "paper" for row in rows) == 8 * 9
+
+
+def test_headings_may_repeat(tmp_path):
+    rows = [Row([Cell("LoRA"), Cell("1.25"), Cell("a<b"), Cell("2.5"), Cell("c")])]
+    table = Table("t", "T", "", "C", ["Setting", "MRPC", "at η", "CoLA", "at η"], rows)
+    for file in render.write(table, tmp_path):
+        if file.suffix != ".csv":
+            assert [file.read_text().count(word) for word in ("at η", "1.25", "2.5")] == [2, 1, 1]
 
 
 def test_a_damaged_record_is_named(plan):

@@ -5,6 +5,7 @@ import zipfile
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
+from typing import cast
 
 from pipeline.assets.builders.wmt16.pairs import Pair
 
@@ -36,10 +37,9 @@ def _messages(wheel: Path) -> Iterator[tuple[str, str]]:
     with zipfile.ZipFile(wheel) as archive:
         for name in sorted(name for name in archive.namelist() if name.endswith(CATALOGUES)):
             for message in read_po(BytesIO(archive.read(name)), locale="ro"):
-                text, translation = message.id, message.string  # several texts where there are plural forms
-                if isinstance(text, str) and isinstance(translation, str) and not message.fuzzy:
-                    if text and translation:
-                        yield text, translation
+                texts = (message.id, message.string)
+                if all(texts) and not message.fuzzy and not message.pluralizable:
+                    yield cast(tuple[str, str], texts)  # plural forms alone have several
 
 
 def _is_sentence(pair: Pair) -> bool:
