@@ -94,7 +94,7 @@ def _finish(axes: Axes, title: str, label: str, scale: str, ticks: list[float]) 
     axes.set_title(title)
     axes.set_xlabel(label)
     axes.set_ylabel("Peak memory, GiB (estimated)")
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.05 * axes.dataLim.ymax)
     if scale == "log2":
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter(ScalarFormatter())

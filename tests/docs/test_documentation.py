@@ -113,7 +113,7 @@ def test_paths_exist(page, path):
         folder = path.split("/")[2:3]
         assert (
             known
-            or (folder[:1] and folder[0] in ("runs", "logs", "dashboard", "wandb"))
+            or (folder[:1] and folder[0] in ("runs", "logs", "dashboard", "wandb", "report", "report.html"))
             or path == "results/measured"
         ), path
     else:
@@ -124,7 +124,19 @@ def test_paths_exist(page, path):
 def test_every_command_is_one_that_is_checked(command):
     program = shlex.split(command)[0]
     assert program in {
-        *("cat", "hf", "make", "pip", ".venv/bin/pip", "python", "python3", "snakemake", "source", "touch")
+        *(
+            "cat",
+            "hf",
+            "make",
+            "pip",
+            ".venv/bin/pip",
+            "python",
+            "python3",
+            "snakemake",
+            "source",
+            "touch",
+            "wandb",
+        )
     }
 
 
@@ -141,7 +153,8 @@ def test_modules_and_their_options_exist(command):
     assert find_spec(module) is not None
     if module.startswith("pipeline."):
         overrides = [word for word in arguments if "=" in word and not OPTION.match(word)]
-        compose_run(first_values(overrides))
+        compose = compose_experiments if module == "pipeline.status" else compose_run
+        compose(first_values(overrides))
     options = [OPTION.match(word)[0] for word in arguments if OPTION.match(word)]
     if options and module not in ("pipeline.train", "pipeline.evaluate"):  # Hydra's, not argparse's
         text = helped(module, tuple(word for word in arguments if word != "--help"))
@@ -204,7 +217,7 @@ def test_snakemake_options_targets_and_overrides_exist(command, monkeypatch):
         assert f"rule {target}:" in rules or target in outputs(), target
 
 
-@parameters("hf", "pip", ".venv/bin/pip")
+@parameters("hf", "pip", ".venv/bin/pip", "wandb")
 def test_options_of_other_programs_exist(command):
     program, subcommand, *words = shlex.split(command)
     program = Path(program).name

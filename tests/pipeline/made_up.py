@@ -9,12 +9,12 @@ from pipeline import records
 from pipeline.dag import Plan, make_plan
 
 
-def plan_of(folder: Path, *experiments: str) -> Plan:
+def plan_of(folder: Path, *experiments: str, overrides: tuple[str, ...] = ()) -> Plan:
     """Returns the mini profile's plan with these experiments alone and its results in a folder."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LORAFA_CACHE", str(folder / "cache"))
         names = ",".join(experiments)
-        return make_plan("mini", [f"profile.results={folder}", f"profile.experiments=[{names}]"])
+        return make_plan("mini", [f"profile.results={folder}", f"profile.experiments=[{names}]", *overrides])
 
 
 def write(run, score: float | None, status: str = "done", **info) -> None:
