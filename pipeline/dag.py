@@ -250,6 +250,8 @@ def make_plan(profile: str = "mini", overrides: Iterable[str] = ()) -> Plan:
 
 def _compose(profile: str, extra: list[str]) -> Plan:
     base = [f"profile={profile}", *extra]
+    # Which experiments there are is nothing to a run: choosing others must not make Snakemake train it again.
+    of_runs = [override for override in base if not override.startswith("profile.experiments=")]
     composed = cache(compose_run)  # a tenth of a second each, and experiments share many
     experiments: dict[str, Experiment] = {}
     grids: dict[str, list[PlannedRun]] = {}
@@ -261,7 +263,7 @@ def _compose(profile: str, extra: list[str]) -> Plan:
         if settings.experiments is not None and name not in settings.experiments:
             continue
         experiments[name], grids[name] = experiment, []
-        for planned, run in _grid(experiment, settings, base, composed):
+        for planned, run in _grid(experiment, settings, of_runs, composed):
             grids[name].append(planned)
             models[run.model.name] = _about(run.model)
             methods[run.method.name] = _about(run.method)

@@ -119,3 +119,12 @@ def test_a_search_that_is_none_is_refused(tmp_path, monkeypatch):
         ConfigError, match=r"table2\.yaml: tuned_by: 'search' is not a search of this profile"
     ):
         make_plan("smoke", ["profile.experiments=[table2]"])
+
+
+def test_choosing_experiments_changes_no_run(plan):
+    rates = ",".join(map(str, RATES))
+    alone = make_plan(
+        "smoke", [f"profile.grids.lr=[{rates}]", "profile.seeds=[0,1]", "profile.experiments=[search]"]
+    )
+    assert set(alone.experiments) == {"search"} < set(plan.experiments)
+    assert alone.runs_of("search") == plan.runs_of("search")
