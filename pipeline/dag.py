@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property
@@ -224,6 +225,13 @@ def plan_of_arguments(arguments: Iterable[str]) -> Plan:
     profiles = [item.removeprefix("profile=") for item in arguments if item.startswith("profile=")]
     others = [item for item in arguments if not item.startswith("profile=")]
     return make_plan(profiles[-1] if profiles else "mini", others)
+
+
+def parse_plan(parser: ArgumentParser) -> tuple[Plan, Namespace]:
+    """Reads a command line that ends with overrides; returns the plan that they ask for, and the other arguments."""
+    parser.add_argument("overrides", nargs="*", help="profile=NAME, and more Hydra overrides for every run")
+    arguments = parser.parse_args()
+    return plan_of_arguments(arguments.overrides), arguments
 
 
 def make_plan(profile: str = "mini", overrides: Iterable[str] = ()) -> Plan:

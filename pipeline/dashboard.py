@@ -6,7 +6,6 @@ is an API key, all of it is then sent; elsewhere it says how to look at the runs
 Nothing is trained.
 """
 
-import argparse
 import json
 import os
 import subprocess
@@ -20,9 +19,9 @@ from rich.console import Console
 from rich.progress import track
 
 from pipeline import locks, records
-from pipeline.dag import Plan, plan_of_arguments
+from pipeline.dag import Plan, parse_plan
 from pipeline.errors import ConfigError, PipelineError, RecordError
-from pipeline.job import job
+from pipeline.job import command_line, job
 from pipeline.schema import Experiment
 from pipeline.tracking import live, runs
 
@@ -257,13 +256,7 @@ def send(plan: Plan, folder: Path, entity: str) -> dict[str, str]:
 @job
 def main() -> None:
     """Runs the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m pipeline.dashboard",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("overrides", nargs="*", help="profile=NAME, and more Hydra overrides for every run")
-    plan = plan_of_arguments(parser.parse_args().overrides)
+    plan, _ = parse_plan(command_line("pipeline.dashboard", __doc__))
     results = Path(plan.profile.results)
     if plan.profile.tracking == "off":
         raise ConfigError(f"conf/profile/{plan.profile.name}.yaml: tracking is off: nothing is logged to W&B")

@@ -1,5 +1,6 @@
-"""What every entry point shares: one-line errors on standard error, and exit codes that mean something."""
+"""What every entry point shares: help, one-line errors on standard error, and exit codes that mean something."""
 
+import argparse
 import functools
 import logging
 import os
@@ -31,6 +32,15 @@ def job(main: Callable[[], None]) -> Callable[[], None]:
             sys.exit(_fail(explain(error)))
 
     return run
+
+
+def command_line(module: str, words: str | None) -> argparse.ArgumentParser:
+    """Returns a parser for `python -m MODULE`, whose help begins with the module's own words, line by line."""
+    return argparse.ArgumentParser(
+        prog=f"python -m {module}",
+        description=words,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
 
 
 def quieten() -> None:

@@ -23,7 +23,7 @@ from rich.table import Table
 from pipeline import status
 from pipeline.dag import Plan, PlannedRun, plan_of_arguments
 from pipeline.errors import ConfigError
-from pipeline.job import job
+from pipeline.job import command_line, job
 from pipeline.progress import STATES, better, progress
 from pipeline.worker import Worker
 
@@ -164,11 +164,7 @@ def _optuna(arguments: argparse.Namespace) -> None:
 @job
 def main() -> None:
     """Runs the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m pipeline.search",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_line("pipeline.search", __doc__)
     commands = parser.add_subparsers(required=True)
     state = commands.add_parser("status", help="what of an experiment is done, running, failed and left")
     state.add_argument(

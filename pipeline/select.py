@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from pipeline import records
-from pipeline.dag import Plan, plan_of_arguments
+from pipeline.dag import Plan, parse_plan
 from pipeline.errors import ConfigError
 from pipeline.job import job
 from pipeline.schema import SMALLER_IS_BETTER
@@ -78,9 +78,7 @@ def main() -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(prog="python -m pipeline.select", description=__doc__)
     parser.add_argument("search", help="a file of conf/experiment of kind search, without .yaml")
-    parser.add_argument("overrides", nargs="*", help="profile=NAME, and more Hydra overrides for every run")
-    arguments = parser.parse_args()
-    plan = plan_of_arguments(arguments.overrides)
+    plan, arguments = parse_plan(parser)
     if arguments.search not in plan.searches():
         raise ConfigError(f"no search '{arguments.search}'; there is {', '.join(plan.searches()) or 'none'}")
     file = Path(plan.selection(arguments.search))

@@ -12,7 +12,6 @@ or else of the model and method, or else of the model; without any of these it i
 tables and memory estimates is not counted. `python -m pipeline.search status EXPERIMENT` shows the scores so far.
 """
 
-import argparse
 import json
 import math
 import time
@@ -31,7 +30,7 @@ from rich.table import Table
 from pipeline import locks, records
 from pipeline.dag import Plan, PlannedRun, plan_of_arguments
 from pipeline.errors import ConfigError, RecordError
-from pipeline.job import job
+from pipeline.job import command_line, job
 from pipeline.progress import FAILED, INTERRUPTED, LEFT, RUNNING, Progress, progress
 
 TO_SCORE = "to score"
@@ -257,10 +256,7 @@ def table(plan: Plan, target: str | None = None, price: float | None = None, job
     Raises:
         ConfigError: There is no such target.
     """
-    status, names = Status(plan), chosen(plan, target)
-    runs = {name: status.runs(name) for name in names}
-    lines = {name: status.line(runs[name], status.made(name)) for name in names}
-    total = status.line(one for found in runs.values() for one in found)
+    status, runs, total = _survey(plan, target)
     shown = [state for state in STATES if total.states.get(state) or state in (records.DONE, LEFT)]
     costs = ["cost", "cost to go"] if price is not None else []
     result = Table(
@@ -282,14 +278,26 @@ def table(plan: Plan, target: str | None = None, price: float | None = None, job
             name, *counts, _spell(line.used) if line.used else "", _left(line), *cost, made, style=style
         )
 
-    for name in names:
-        add(name, lines[name])
-        for label, part in _groups(runs[name]) if name == target else []:
+    for name, found in runs.items():
+        add(name, status.line(found, status.made(name)))
+        for label, part in _groups(found) if name == target else []:
             add(f"  {label}", status.line(part), "dim")
     result.add_section()
     add(TOTAL, total, "bold")
     result.caption = _caption(total, runs, jobs)
     return result
+
+
+def _survey(plan: Plan, target: str | None) -> tuple[Status, dict[str, list[RunStatus]], Line]:
+    """Looks at a target; returns the look, the runs of its experiments, and all of them together."""
+    status = Status(plan)
+    runs = {name: status.runs(name) for name in chosen(plan, target)}
+    return status, runs, status.line(one for found in runs.values() for one in found)
+
+
+def _failed(runs: dict[str, list[RunStatus]]) -> dict[str, str | None]:
+    """Returns why runs failed, by directory."""
+    return {one.run.directory: one.problem for found in runs.values() for one in found if one.state == FAILED}
 
 
 def _caption(total: Line, runs: dict[str, list[RunStatus]], jobs: int) -> str:
@@ -298,8 +306,7 @@ def _caption(total: Line, runs: dict[str, list[RunStatus]], jobs: int) -> str:
         words.append(f"{_spell(total.to_go / jobs)} to go, {jobs} run{'s' * (jobs > 1)} at a time.")
     if total.unknown:
         words.append(f"{total.unknown} runs to go are of unknown length: none of their model has finished.")
-    problems = {one.run.directory: one for found in runs.values() for one in found if one.state == FAILED}
-    words += [f"\n{directory}: {one.problem}" for directory, one in list(problems.items())[:5]]
+    words += [f"\n{directory}: {problem}" for directory, problem in list(_failed(runs).items())[:5]]
     return " ".join(words)
 
 
@@ -316,8 +323,7 @@ def facts(plan: Plan, target: str | None, price: float | None, jobs: int) -> dic
     Raises:
         ConfigError: There is no such target.
     """
-    status, names = Status(plan), chosen(plan, target)
-    runs = {name: status.runs(name) for name in names}
+    status, runs, total = _survey(plan, target)
 
     def described(line: Line) -> dict[str, Any]:
         cost = {"used": _cost(line.used, price), "to_go": _cost(line.to_go, price)}
@@ -329,7 +335,6 @@ def facts(plan: Plan, target: str | None, price: float | None, jobs: int) -> dic
             "cost": cost if price is not None else None,
         }
 
-    total = status.line(one for found in runs.values() for one in found)
     return {
         "profile": plan.profile.name,
         "target": target,
@@ -338,9 +343,7 @@ def facts(plan: Plan, target: str | None, price: float | None, jobs: int) -> dic
         "experiments": {
             name: {**described(status.line(found)), "made": status.made(name)} for name, found in runs.items()
         },
-        "failed": {
-            one.run.directory: one.problem for found in runs.values() for one in found if one.state == FAILED
-        },
+        "failed": _failed(runs),
     }
 
 
@@ -386,11 +389,7 @@ def summary(plan: Plan, started: float) -> str:
 @job
 def main() -> None:
     """Runs the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m pipeline.status",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_line("pipeline.status", __doc__)
     parser.add_argument(
         "words",
         nargs="*",

@@ -147,7 +147,7 @@ def fit(run: RunConfig, directory: Path, config_hash: str, tracker: Tracker | No
             data_collator=data.collator,
             processing_class=tokenizer,
             compute_metrics=data.scores,
-            callbacks=[steps, *([_Tracking(tracker)] if tracker else [])],
+            callbacks=[steps, *([_Tracking(tracker)] if tracker and tracker.active else [])],
         )
         trainer.remove_callback(ProgressCallback)
         trainer.add_callback(_Progress)
@@ -192,6 +192,7 @@ def _arguments(run: RunConfig, checkpoints: Path, data: TrainingData) -> Seq2Seq
     steps_per_epoch = math.ceil(len(data.train) / budget.batch_size)
     total = budget.max_steps or steps_per_epoch * (budget.epochs or 0)
     every = math.ceil(total / budget.evaluations) if budget.evaluations else steps_per_epoch
+    keep_checkpoints = every < total  # the last would come when nothing is left to resume or to choose from
     autocast = methods.autocast_dtype(run)
     return Seq2SeqTrainingArguments(
         output_dir=str(checkpoints),
@@ -206,10 +207,10 @@ def _arguments(run: RunConfig, checkpoints: Path, data: TrainingData) -> Seq2Seq
         max_grad_norm=settings.max_grad_norm,
         eval_strategy="steps",
         eval_steps=every,
-        save_strategy="steps" if every < total else "no",  # at the end, there is nothing left to resume
+        save_strategy="steps" if keep_checkpoints else "no",
         save_steps=every,
         save_total_limit=1,
-        load_best_model_at_end=every < total,
+        load_best_model_at_end=keep_checkpoints,
         metric_for_best_model="score" if data.scores else "loss",
         greater_is_better=run.greater_is_better,
         prediction_loss_only=data.scores is None,

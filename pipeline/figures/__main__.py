@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from pipeline import records
-from pipeline.dag import Plan, plan_of_arguments
+from pipeline.dag import Plan, parse_plan
 from pipeline.errors import ConfigError
 from pipeline.figures import convergence, memory, pareto, sensitivity
 from pipeline.job import job
@@ -65,9 +65,7 @@ def main() -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(prog="python -m pipeline.figures", description=__doc__)
     parser.add_argument("figure", help="a file of conf/experiment, without .yaml")
-    parser.add_argument("overrides", nargs="*", help="profile=NAME, and more Hydra overrides for every run")
-    arguments = parser.parse_args()
-    plan = plan_of_arguments(arguments.overrides)
+    plan, arguments = parse_plan(parser)
     if arguments.figure not in plan.figures():
         raise ConfigError(f"no figure '{arguments.figure}'; there is {', '.join(plan.figures())}")
     for file in draw(plan, arguments.figure, Path(plan.profile.results, "figures")):

@@ -4,13 +4,11 @@ Writes to results/<profile>/report/: claims.* and runs.* (Markdown, LaTeX, CSV, 
 templates of Snakemake's report read. What is missing is "not made". `make report` puts all of it in one HTML file.
 """
 
-import argparse
-import json
 from pathlib import Path
 
 from pipeline import records
-from pipeline.dag import plan_of_arguments
-from pipeline.job import job
+from pipeline.dag import parse_plan
+from pipeline.job import command_line, job
 from pipeline.report import overview, runs
 from pipeline.tables import render
 
@@ -18,19 +16,13 @@ from pipeline.tables import render
 @job
 def main() -> None:
     """Runs the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m pipeline.report",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("overrides", nargs="*", help="profile=NAME, and more Hydra overrides for every run")
-    plan = plan_of_arguments(parser.parse_args().overrides)
+    plan, _ = parse_plan(command_line("pipeline.report", __doc__))
     folder = Path(plan.profile.results, "report")
     finished = runs.read(plan)
     facts = overview.facts(plan, finished)
     files = [*render.write(overview.table(facts), folder), *render.write(runs.table(finished), folder)]
     files.append(folder / "report.json")
-    records.write_text(files[-1], json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
+    records.write(files[-1], facts)
     for file in files:
         print(file)
 

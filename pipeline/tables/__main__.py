@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline.dag import Plan, plan_of_arguments
+from pipeline.dag import Plan, parse_plan
 from pipeline.errors import ConfigError
 from pipeline.job import job
 from pipeline.tables import (
@@ -43,9 +43,7 @@ def main() -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(prog="python -m pipeline.tables", description=__doc__)
     parser.add_argument("table", help="a file of conf/experiment, without .yaml")
-    parser.add_argument("overrides", nargs="*", help="profile=NAME, and more Hydra overrides for every run")
-    arguments = parser.parse_args()
-    plan = plan_of_arguments(arguments.overrides)
+    plan, arguments = parse_plan(parser)
     if arguments.table not in plan.experiments:
         raise ConfigError(f"no table '{arguments.table}'; there is {', '.join(plan.experiments)}")
     table = BUILDERS[plan.experiments[arguments.table].kind](plan, arguments.table)

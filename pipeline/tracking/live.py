@@ -20,6 +20,11 @@ class Tracker:
         self._job = job
         self._run: Any = None
 
+    @property
+    def active(self) -> bool:
+        """Whether there is a run of W&B to log to."""
+        return self._run is not None
+
     def start(self) -> None:
         """Starts the run: online where there is an API key and W&B answers, else offline."""
         with self._forgiving():

@@ -61,11 +61,11 @@ def write(run, score: float | None, status: str = "done", **info) -> None:
     records.write(Path(run.directory, records.NAME), record)
 
 
-def write_evaluation(run, score: float, seconds: float = 2.0) -> None:
-    """Writes the evaluation of a planned run with a score, as a fraction."""
+def write_evaluation(run, **scores: float) -> None:
+    """Writes the evaluation of a planned run with these scores, as fractions."""
     evaluation = {
         "run_info": {"config_hash": records.fingerprint(json.loads(run.evaluation_identity))},
-        "evaluation": {"status": "done", "scores": {"score": score}, "wall_time_seconds": seconds},
+        "evaluation": {"status": "done", "scores": scores, "details": {}, "wall_time_seconds": 2.0},
         "meta_info": {},
     }
     records.write(Path(run.directory, records.EVALUATION), evaluation)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import dashboard, records
+from pipeline import dag, dashboard, records
 from pipeline.config import compose_run
 from pipeline.dag import _from_json
 from pipeline.tracking import runs
@@ -25,7 +25,7 @@ def plan(results_plan, results, monkeypatch):
     plan = _from_json(
         json.loads(json.dumps(asdict(results_plan)).replace(results_plan.profile.results, str(results)))
     )
-    monkeypatch.setattr(dashboard, "plan_of_arguments", lambda arguments: plan)
+    monkeypatch.setattr(dag, "plan_of_arguments", lambda arguments: plan)
     winners = {run.method: {"lr": 1e-3} for run in plan.grids["search"]}
     records.write(Path(plan.selection("search")), {"winners": {"minilm": winners}})
     for planned in plan.grids["search"][:2]:

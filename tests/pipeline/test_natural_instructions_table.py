@@ -1,11 +1,7 @@
 """The rebuttal's table on Super-NaturalInstructions, from made-up records."""
 
-import json
-from pathlib import Path
-
 import pytest
 
-from pipeline import records
 from pipeline.tables import natural_instructions, render
 from tests.pipeline import made_up
 
@@ -17,10 +13,7 @@ def plan(tmp_path):
     plan = made_up.plan_of(tmp_path, "rebuttal_sni")
     for run in plan.runs_of("rebuttal_sni"):
         made_up.write(run, LOSSES[run.method] - 1000 * run.lr)
-        evaluation = {"status": "done", "scores": {"rouge_l": 12.5}, "details": {}}
-        path = Path(run.directory, records.EVALUATION)
-        identity = {"config_hash": records.fingerprint(json.loads(run.evaluation_identity))}
-        records.write(path, {"run_info": identity, "evaluation": evaluation, "meta_info": {}})
+        made_up.write_evaluation(run, rouge_l=12.5)
     return plan
 
 

@@ -89,11 +89,11 @@ def test_a_trained_run_is_not_done_before_it_is_scored(plan):
     run, *others = plan.runs_of("table2")
     made_up.write(run, 0.8)
     assert counts(facts(plan, "table2")["experiments"]["table2"]) == {"to score": 1, "left": 3}
-    made_up.write_evaluation(run, 0.8)
+    made_up.write_evaluation(run, score=0.8)
     found = facts(plan, "table2")["experiments"]["table2"]
     assert counts(found) == {"done": 1, "left": 3}
     assert (found["used_seconds"], found["to_go_seconds"]) == (12.0, 36.0)
-    made_up.write_evaluation(others[0], 0.8)  # without having been trained
+    made_up.write_evaluation(others[0], score=0.8)  # without having been trained
     assert counts(facts(plan, "table2")["experiments"]["table2"]) == {"done": 1, "left": 3}
 
 
