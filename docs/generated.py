@@ -101,7 +101,7 @@ def _docstring(kind: type) -> tuple[str, dict[str, str]]:
         if section.kind is griffe.DocstringSectionKind.text:
             words.append(section.value)
         elif section.kind is griffe.DocstringSectionKind.attributes:
-            described = {item.name: item.description for item in section.value}
+            described = {item.name: " ".join(item.description.split()) for item in section.value}
     return "\n\n".join(words), described
 
 
