@@ -24,6 +24,7 @@ from omegaconf.errors import (
 )
 
 import pipeline.runs  # noqa: F401 - registers the resolvers of conf/config.yaml
+from pipeline import precision
 from pipeline.errors import ConfigError
 from pipeline.schema import KINDS, TARGETS, Experiment, Profile, RunConfig, Statistics
 
@@ -129,6 +130,7 @@ def validate(cfg: DictConfig, choices: dict[str, str], overrides: Iterable[str] 
         raise ConfigError(where(_key_of(error), "unknown key")) from error
     except OmegaConfBaseException as error:
         raise ConfigError(where(_key_of(error), _first_line(error))) from error
+    run.model.frozen_dtype = precision.resolve(run.model.frozen_dtype, run.profile.gpus)
     for key, problem in problems(run):
         raise ConfigError(where(key, problem))
     return run

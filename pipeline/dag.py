@@ -14,7 +14,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from pipeline import records
+from pipeline import precision, records
 from pipeline.assets.mirror import read_config
 from pipeline.config import CONF, compose_experiments, compose_run, problems
 from pipeline.errors import ConfigError, RecordError
@@ -419,15 +419,14 @@ def _experiment(data: dict[str, Any]) -> Experiment:
 
 
 def _conf_hash(profile: str, overrides: list[str]) -> str:
-    """Hashes all that a plan follows from: conf/, the code that reads it, and the environment's cache folder."""
+    """Hashes all that a plan follows from: conf/, the code that reads it, and the machine."""
     digest = hashlib.sha256()
     code = (
         Path(__file__),
-        *(Path(__file__).with_name(name) for name in ("config.py", "schema.py", "runs.py")),
+        *(Path(__file__).with_name(name) for name in ("config.py", "precision.py", "schema.py", "runs.py")),
     )
     for path in (*sorted(CONF.rglob("*.yaml")), *code):
         digest.update(str(path.name).encode() + b"\0" + path.read_bytes() + b"\0")
-    digest.update(
-        json.dumps([profile, overrides, os.environ.get("LORAFA_CACHE"), version("hydra-core")]).encode()
-    )
+    machine = [os.environ.get("LORAFA_CACHE"), precision.cpu_has_bfloat16(), version("hydra-core")]
+    digest.update(json.dumps([profile, overrides, *machine]).encode())
     return digest.hexdigest()[:16]

@@ -74,6 +74,7 @@ class Profile:
         tracking: When a run is logged to W&B: `live`, by its job while it computes; `after`, by
             `python -m pipeline.dashboard`; or never, `off`.
         translation_tests: The test splits that translation is scored on.
+        standardize: Whether regressions learn standardised labels.
         instructions: What the instruction tasks' files refer to.
         budgets: What the profile's `budget` refers to, by model.
         grids: What the experiments' axes refer to.
@@ -96,6 +97,7 @@ class Profile:
     processes: int = field(default=1, metadata=_at_least(1))
     tracking: str = field(default="after", metadata=_one_of("live", "after", "off"))
     translation_tests: list[str] = field(default_factory=list)
+    standardize: bool = False
     instructions: dict[str, Any] = field(default_factory=dict)
     budgets: dict[str, Any] = field(default_factory=dict)
     grids: dict[str, list[Any]] = field(default_factory=dict)
@@ -146,7 +148,7 @@ class Model:
         repository: On the hub.
         revision: A commit or branch of the repository.
         batch_size: What a budget may refer to.
-        frozen_dtype: Of weights that are not trained.
+        frozen_dtype: Of weights that are not trained; `auto` is resolved for the machine (pipeline/precision.py).
         rank: Of its adapters, unless the method has its own.
         adapter_dropout: Of its adapters' input, unless the method has its own.
     """
@@ -208,10 +210,13 @@ class Classification:
     Attributes:
         text_columns: One text, or a pair; the labels are in the column `label`.
         num_labels: How many classes there are; 1 for regression.
+        standardize: Whether a regression learns labels of mean 0 and deviation 1, those of the training split; what
+            it predicts is mapped back.
     """
 
     text_columns: list[str] = field(metadata=_not_empty())
     num_labels: int = field(metadata=_at_least(1))
+    standardize: bool = False
 
 
 @dataclass
@@ -339,6 +344,7 @@ class Trainer:
         warmup_ratio: The part of the steps in which the learning rate rises.
         schedule: What the learning rate does after that, by its name in transformers.
         max_grad_norm: Gradients are clipped to it.
+        similar_lengths: Over how many batches' examples batches of similar length are made; null: drawn at random.
         sharding: How several processes train together: `fsdp`, with a part of the frozen weights each; null for one.
     """
 
@@ -347,6 +353,7 @@ class Trainer:
     warmup_ratio: float = field(metadata=_fraction())
     schedule: str = field(metadata=_one_of("linear", "constant", "constant_with_warmup", "cosine"))
     max_grad_norm: float = field(metadata=_above(0))
+    similar_lengths: int | None = field(default=None, metadata=_at_least(2))
     sharding: str | None = field(default=None, metadata=_one_of("fsdp"))
 
 

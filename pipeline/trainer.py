@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.data import Sampler
 from transformers import ProgressCallback, Seq2SeqTrainer, TrainerCallback
 
 from lorafa.memory.meter import SavedTensorMeter
@@ -23,11 +24,21 @@ class WatchfulTrainer(Seq2SeqTrainer):
 
     It meters what its first step saves for backward, and notes it in the history, which a checkpoint keeps.
     Several processes weigh their losses by what they are means of, so that together they have one process's loss.
+
+    Args:
+        sampler: In what order examples are trained on; None: at random.
     """
 
     _saved_for_backward: int | None = None
     _communication: dict[str, int] | None = None
     _weight: torch.Tensor | float = 1.0
+
+    def __init__(self, *args: Any, sampler: Sampler[int] | None = None, **kwargs: Any) -> None:
+        self._sampler = sampler
+        super().__init__(*args, **kwargs)
+
+    def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Sampler[int] | None:
+        return self._sampler or super()._get_train_sampler(*args, **kwargs)
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         if self.state.global_step < self.state.max_steps:

@@ -17,6 +17,7 @@ from transformers import (
 )
 
 from pipeline import assets, checkpoints, memory_use, methods, records
+from pipeline.batches import SimilarLengths
 from pipeline.distributed import group, sharding
 from pipeline.interruption import Interrupted, watched
 from pipeline.schema import RunConfig
@@ -89,6 +90,7 @@ def fit(run: RunConfig, directory: Path, config_hash: str, tracker: Tracker | No
                 data_collator=data.collator,
                 processing_class=tokenizer,
                 compute_metrics=data.scores,
+                sampler=_sampler(run, data),
                 callbacks=[
                     OwnRandomness(),
                     steps,
@@ -129,6 +131,13 @@ def fit(run: RunConfig, directory: Path, config_hash: str, tracker: Tracker | No
         "selection": data.selection,
     }
     return Outcome(info, sources, directory / CHECKPOINTS)
+
+
+def _sampler(run: RunConfig, data: TrainingData) -> SimilarLengths | None:
+    if run.trainer.similar_lengths is None:
+        return None
+    lengths = [len(tokens) for tokens in data.train["input_ids"]]
+    return SimilarLengths(lengths, run.budget.batch_size, run.trainer.similar_lengths, run.seed)
 
 
 def _arguments(run: RunConfig, checkpoints: Path, data: TrainingData) -> Seq2SeqTrainingArguments:

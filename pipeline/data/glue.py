@@ -1,6 +1,7 @@
 """GLUE tasks as token ids and labels."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,28 @@ from pipeline.schema import Task
 
 
 @dataclass(frozen=True)
+class Scale:
+    """What labels have been standardised by: (label - mean) / deviation."""
+
+    mean: float
+    deviation: float
+
+    @classmethod
+    def of(cls, labels: Sequence[float]) -> "Scale":
+        """Returns the mean and deviation of some labels; a deviation of 1 where they are all the same."""
+        return cls(float(np.mean(labels)), float(np.std(labels)) or 1.0)
+
+    def standardize(self, data: Dataset) -> Dataset:
+        """Returns examples with standardised labels."""
+        scaled = (np.asarray(data["labels"]) - self.mean) / self.deviation
+        return data.remove_columns("labels").add_column("labels", scaled.astype(np.float32))
+
+    def restore(self, outputs: np.ndarray) -> np.ndarray:
+        """Returns standardised numbers as what they were."""
+        return outputs * self.deviation + self.mean
+
+
+@dataclass(frozen=True)
 class GlueData:
     """A task's training examples, and its validation splits one after the other.
 
@@ -21,11 +44,13 @@ class GlueData:
         train: Columns `input_ids`, `attention_mask` (and `token_type_ids`), `labels`.
         validation: The same columns; the splits in the task's order, each from short to long.
         validation_sizes: The number of examples of each validation split.
+        scale: What the labels have been standardised by, where they have.
     """
 
     train: Dataset
     validation: Dataset
     validation_sizes: dict[str, int]
+    scale: Scale | None = None
 
 
 def load(
@@ -63,14 +88,14 @@ def load(
         tokens = raw.map(tokenize, batched=True, remove_columns=extra, new_fingerprint=fingerprint)
         return tokens.rename_column("label", "labels")
 
-    validation = [_by_length(prepare(split)) for split in task.validation_splits]
-    return GlueData(
-        train=prepare(task.train_split),
-        validation=concatenate_datasets(validation),
-        validation_sizes={
-            split: len(part) for split, part in zip(task.validation_splits, validation, strict=True)
-        },
-    )
+    train = prepare(task.train_split)
+    parts = [_by_length(prepare(split)) for split in task.validation_splits]
+    sizes = {split: len(part) for split, part in zip(task.validation_splits, parts, strict=True)}
+    validation = concatenate_datasets(parts)
+    if not task.classification.standardize:
+        return GlueData(train, validation, sizes)
+    scale = Scale.of(train["labels"])
+    return GlueData(scale.standardize(train), scale.standardize(validation), sizes, scale)
 
 
 def _by_length(data: Dataset) -> Dataset:

@@ -1,6 +1,7 @@
 """GLUE's tasks: an encoder with a head, scored on the validation splits, as the paper does."""
 
 import statistics
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -38,8 +39,8 @@ def training_data(
     data = glue.load(sources["data"], run.task, tokenizer, run.budget.max_length, cache(run))
 
     def scores(prediction: EvalPrediction) -> dict[str, float]:
-        outputs = _outputs(run, np.asarray(prediction.predictions))
-        return _scores(run, data.validation_sizes, outputs, np.asarray(prediction.label_ids))
+        outputs = _outputs(run, data, np.asarray(prediction.predictions))
+        return _scores(run, data.validation_sizes, outputs, _labels(data, prediction.label_ids))
 
     return TrainingData(data.train, data.validation, DataCollatorWithPadding(tokenizer), scores)
 
@@ -62,17 +63,24 @@ def evaluate(
         columns = [key for key in rows[0] if key in tokenizer.model_input_names]
         batch = tokenizer.pad([{key: row[key] for key in columns} for row in rows], return_tensors="pt")
         parts.append(model(**batch.to(device)).logits.float().cpu().numpy())
-    outputs = _outputs(run, np.concatenate(parts))
-    labels = np.asarray(examples["labels"])
+    outputs = _outputs(run, data, np.concatenate(parts))
+    labels = _labels(data, examples["labels"])
     splits = np.repeat(list(data.validation_sizes), list(data.validation_sizes.values()))
     predictions = pd.DataFrame({"split": splits, "prediction": outputs, "label": labels})
     return Evaluation(_scores(run, data.validation_sizes, outputs, labels), predictions)
 
 
-def _outputs(run: RunConfig, logits: np.ndarray) -> np.ndarray:
-    """Turns logits, examples × classes, into classes, or into numbers for regression."""
+def _outputs(run: RunConfig, data: glue.GlueData, logits: np.ndarray) -> np.ndarray:
+    """Turns logits, examples × classes, into classes, or into numbers on the labels' own scale for regression."""
     assert run.task.classification is not None
-    return logits.squeeze(-1) if run.task.classification.num_labels == 1 else logits.argmax(-1)
+    if run.task.classification.num_labels > 1:
+        return logits.argmax(-1)
+    return _labels(data, logits.squeeze(-1))
+
+
+def _labels(data: glue.GlueData, values: Any) -> np.ndarray:
+    """Returns labels, or what was predicted of them, on the data set's own scale."""
+    return data.scale.restore(np.asarray(values)) if data.scale else np.asarray(values)
 
 
 def _scores(
