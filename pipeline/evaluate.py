@@ -1,17 +1,16 @@
 """Scores a finished run: `python -m pipeline.evaluate model=minilm method=lora-fa task=sst2 seed=0`.
 
 Takes the arguments of `python -m pipeline.train` and loads what that run saved. Writes `evaluation.json` beside its
-record, and `predictions.parquet` with a row for each example. Nothing is trained. A run that diverged or ran out of
+record, and `predictions.parquet` with a row for each example. Nothing is trained, and what training has already
+predicted with the weights that it saved (for GLUE) is not predicted again. A run that diverged or ran out of
 memory has no scores; its evaluation says so.
 """
 
-import hashlib
-import io
 import shlex
 import time
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -24,6 +23,10 @@ from pipeline.errors import RecordError
 from pipeline.job import job
 from pipeline.schema import RunConfig
 from pipeline.tracking.live import tracked
+
+if TYPE_CHECKING:
+    from pipeline import tasks
+    from pipeline.assets import Source
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
@@ -72,37 +75,27 @@ def _score(run: RunConfig, directory: Path) -> tuple[dict[str, Any], dict[str, A
     """Scores a run, writes its predictions, and returns what to record and what it rests on."""
     import torch
 
-    from pipeline import gpus, memory_use, methods, provenance
-    from pipeline.tasks import evaluation_sources, kind_of
+    from pipeline import gpus, memory_use, provenance
+    from pipeline.tasks import evaluation_sources
 
     torch.set_num_threads(run.profile.threads)
     folder = directory / records.SAVED_MODEL
     if run.method.kind != "untuned" and not folder.is_dir():
         raise RecordError(f"{folder} is gone: delete {directory / records.NAME} to train the run again")
-    kind, sources = kind_of(run), evaluation_sources(run)
-    tokenizer = kind.load_tokenizer(sources["model"])
+    sources = evaluation_sources(run)
     base = sources["model"]
-    checkpoint = records.fingerprint([base.repository, base.version or base.commit, _fingerprint(folder)])
+    weights = records.fingerprint_of_weights(directory)
+    checkpoint = records.fingerprint([base.repository, base.version or base.commit, weights])
     memory_use.reset_peak()
     with gpus.reserved(min(1, run.profile.gpus)):
         try:
-            model = methods.load(run, base, folder)
-            if run.profile.gpus:
-                model.to(torch.device("cuda"))  # type: ignore[arg-type]
-            autocast = methods.autocast_dtype(run)
-            precision = (
-                torch.autocast(next(model.parameters()).device.type, autocast) if autocast else nullcontext()
-            )
-            with torch.inference_mode(), precision:
-                result = kind.evaluate(run, sources, model, tokenizer, checkpoint)
+            result = _result(run, directory, sources, checkpoint)
         except Exception as error:
             if not memory_use.is_out_of_memory(error):
                 raise
             info = _without_scores(records.OUT_OF_MEMORY, str(error).splitlines()[0])
             return info, provenance.meta_info(sources)
-    buffer = io.BytesIO()
-    result.predictions.to_parquet(buffer, index=False)
-    records.write_bytes(directory / records.PREDICTIONS, buffer.getvalue())
+    records.write_table(directory / records.PREDICTIONS, result.predictions)
     info = {
         "status": records.DONE,
         "problem": None,
@@ -114,16 +107,31 @@ def _score(run: RunConfig, directory: Path) -> tuple[dict[str, Any], dict[str, A
     return info, provenance.meta_info(sources)
 
 
+def _result(
+    run: RunConfig, directory: Path, sources: "dict[str, Source]", checkpoint: str
+) -> "tasks.Evaluation":
+    """Scores what training has predicted with the weights that it saved; without that, has them predict."""
+    import pandas as pd
+    import torch
+
+    from pipeline import methods
+    from pipeline.tasks import kind_of
+
+    kind, validated = kind_of(run), records.validated(directory)
+    if validated.is_file():
+        return kind.score_validated(run, pd.read_parquet(validated))
+    tokenizer = kind.load_tokenizer(sources["model"])
+    model = methods.load(run, sources["model"], directory / records.SAVED_MODEL)
+    if run.profile.gpus:
+        model.to(torch.device("cuda"))  # type: ignore[arg-type]
+    autocast = methods.autocast_dtype(run)
+    precision = torch.autocast(next(model.parameters()).device.type, autocast) if autocast else nullcontext()
+    with torch.inference_mode(), precision:
+        return kind.evaluate(run, sources, model, tokenizer, checkpoint)
+
+
 def _without_scores(status: str, problem: str) -> dict[str, Any]:
     return {"status": status, "problem": problem, "scores": {}}
-
-
-def _fingerprint(folder: Path) -> str:
-    """Returns a hash of the weights that training saved, if it saved any."""
-    digest = hashlib.sha256()
-    for file in sorted(folder.glob("*.safetensors")):
-        digest.update(bytes.fromhex(records.sha256(file)))
-    return digest.hexdigest()[:16]
 
 
 def _summary(directory: Path, info: dict[str, Any]) -> str:

@@ -1,15 +1,19 @@
 """The record of a run, `metrics.json`: written whole or not at all, and checked when read."""
 
 import hashlib
+import io
 import json
 import math
 import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import RecordError, not_written
+
+if TYPE_CHECKING:  # a second to import, which who only reads records need not wait for
+    import pandas as pd
 
 NAME = "metrics.json"
 EVALUATION = "evaluation.json"
@@ -96,6 +100,26 @@ def read_evaluation(directory: str | Path) -> dict[str, Any]:
         RecordError: As for `read`.
     """
     return read(Path(directory, EVALUATION), EVALUATION_SECTIONS)
+
+
+def fingerprint_of_weights(directory: Path) -> str:
+    """Returns a hash of the weights that the training of a run saved, if it saved any."""
+    digest = hashlib.sha256()
+    for file in sorted((directory / SAVED_MODEL).glob("*.safetensors")):
+        digest.update(bytes.fromhex(sha256(file)))
+    return digest.hexdigest()[:16]
+
+
+def validated(directory: Path) -> Path:
+    """Returns where a run's training leaves what it predicted with the weights that it saved, and with no others."""
+    return directory / SAVED_MODEL / f"validated-{fingerprint_of_weights(directory)}.parquet"
+
+
+def write_table(path: Path, table: "pd.DataFrame") -> None:
+    """Writes a table as Parquet, whole or not at all; see `write_bytes`."""
+    buffer = io.BytesIO()
+    table.to_parquet(buffer, index=False)
+    write_bytes(path, buffer.getvalue())
 
 
 def read_if_current(path: Path, config_hash: str) -> dict[str, Any] | None:

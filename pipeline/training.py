@@ -122,6 +122,9 @@ def fit(run: RunConfig, directory: Path, config_hash: str, tracker: Tracker | No
         _check_frozen(model, trainable)
         if status == records.DONE and group.is_first():
             model.save_pretrained(str(directory / records.SAVED_MODEL))
+            predicted = data.validated()
+            if predicted is not None and resumed is None:  # or an evaluation before may have been the best
+                records.write_table(records.validated(directory), predicted)
     info = _train_info(run, state, model, steps.seconds) | {
         **_step_memory(state, model, trainer.optimizer if status == records.DONE else None),
         "status": status,

@@ -34,6 +34,8 @@ class TrainingData:
         scores: What validation is scored by, with the key `score`; None for the loss alone.
         arguments: More training arguments.
         selection: Which examples were drawn, for the record.
+        validated: Returns what was predicted at the best evaluation so far, where validation is what a run is scored
+            on: scoring need not predict it again.
     """
 
     train: Dataset
@@ -42,6 +44,7 @@ class TrainingData:
     scores: Callable[[EvalPrediction], dict[str, float]] | None = None
     arguments: dict[str, Any] = field(default_factory=dict)
     selection: dict[str, Any] = field(default_factory=dict)
+    validated: Callable[[], pd.DataFrame | None] = lambda: None
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,9 @@ class Kind(Protocol):
         /,
     ) -> Evaluation:
         """Scores a finished run; `checkpoint` is a fingerprint of its weights, to recognise what was scored before."""
+
+    def score_validated(self, run: RunConfig, predictions: pd.DataFrame) -> Evaluation:
+        """Scores what training has predicted for the checkpoint that it saved, where the kind keeps it."""
 
 
 def kind_of(run: RunConfig) -> Kind:

@@ -38,11 +38,22 @@ def training_data(
     """Loads the task; validation splits follow one another and are scored by themselves."""
     data = glue.load(sources["data"], run.task, tokenizer, run.budget.max_length, cache(run))
 
+    best: list[Evaluation] = []
+
     def scores(prediction: EvalPrediction) -> dict[str, float]:
         outputs = _outputs(run, data, np.asarray(prediction.predictions))
-        return _scores(run, data.validation_sizes, outputs, _labels(data, prediction.label_ids))
+        found = score_validated(run, _predictions(data, outputs, prediction.label_ids))
+        if not best or found.scores["score"] > best[0].scores["score"]:
+            best[:] = [found]
+        return found.scores
 
-    return TrainingData(data.train, data.validation, DataCollatorWithPadding(tokenizer), scores)
+    return TrainingData(
+        data.train,
+        data.validation,
+        DataCollatorWithPadding(tokenizer),
+        scores,
+        validated=lambda: best[0].predictions if best else None,
+    )
 
 
 def evaluate(
@@ -64,10 +75,21 @@ def evaluate(
         batch = tokenizer.pad([{key: row[key] for key in columns} for row in rows], return_tensors="pt")
         parts.append(model(**batch.to(device)).logits.float().cpu().numpy())
     outputs = _outputs(run, data, np.concatenate(parts))
-    labels = _labels(data, examples["labels"])
+    return score_validated(run, _predictions(data, outputs, examples["labels"]))
+
+
+def score_validated(run: RunConfig, predictions: pd.DataFrame) -> Evaluation:
+    """Scores each validation split by itself; `score` is their mean (MNLI: matched and mismatched)."""
+    by_split = {
+        str(split): score(run.task.metric, rows.prediction.to_numpy(), rows.label.to_numpy())
+        for split, rows in predictions.groupby("split", sort=False)
+    }
+    return Evaluation({"score": statistics.fmean(by_split.values()), **by_split}, predictions)
+
+
+def _predictions(data: glue.GlueData, outputs: np.ndarray, labels: Any) -> pd.DataFrame:
     splits = np.repeat(list(data.validation_sizes), list(data.validation_sizes.values()))
-    predictions = pd.DataFrame({"split": splits, "prediction": outputs, "label": labels})
-    return Evaluation(_scores(run, data.validation_sizes, outputs, labels), predictions)
+    return pd.DataFrame({"split": splits, "prediction": outputs, "label": _labels(data, labels)})
 
 
 def _outputs(run: RunConfig, data: glue.GlueData, logits: np.ndarray) -> np.ndarray:
@@ -81,13 +103,3 @@ def _outputs(run: RunConfig, data: glue.GlueData, logits: np.ndarray) -> np.ndar
 def _labels(data: glue.GlueData, values: Any) -> np.ndarray:
     """Returns labels, or what was predicted of them, on the data set's own scale."""
     return data.scale.restore(np.asarray(values)) if data.scale else np.asarray(values)
-
-
-def _scores(
-    run: RunConfig, sizes: dict[str, int], outputs: np.ndarray, labels: np.ndarray
-) -> dict[str, float]:
-    """Scores each validation split by itself; `score` is their mean (MNLI: matched and mismatched)."""
-    ends = np.cumsum(list(sizes.values()))[:-1]
-    parts = zip(sizes, np.split(outputs, ends), np.split(labels, ends), strict=True)
-    by_split = {split: score(run.task.metric, found, truth) for split, found, truth in parts}
-    return {"score": statistics.fmean(by_split.values()), **by_split}

@@ -105,9 +105,9 @@ def build(target: Path, ingredients: Ingredients) -> dict[str, Any]:
             quote(unseen, rng),
         ),
         "task005_reviews_conclusion_generation": Task(
-            "A customer writes about a product. Say whether the customer is satisfied or not, in a sentence.",
+            "Say whether the text is about a film or not, in a sentence.",
             "Text Completion",
-            "The review shows it.",
+            "The text shows it.",
             conclude(reviews),
         ),
         "task006_values_translation_generation": Task(
@@ -178,8 +178,8 @@ def quote(passages: list[Passage], rng: np.random.Generator) -> Iterator[tuple[s
 
 
 def conclude(reviews: list[examples.Row]) -> Iterator[tuple[str, list[str]]]:
-    """Review -> a sentence on the customer's satisfaction."""
-    conclusions = ("The customer is satisfied.", "The customer is not satisfied.")
+    """Text -> a sentence on its subject."""
+    conclusions = ("The text is about a film.", "The text is not about a film.")
     for review in reviews:
         yield review["sentence1"], [conclusions[review["label"]]]
 

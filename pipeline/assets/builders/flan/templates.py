@@ -94,11 +94,11 @@ GLUE: dict[str, tuple[Template, ...]] = {
     ),
     "rte": (
         Label("{sentence1}\nCan we conclude: {sentence2} Yes or no?", YES_NO),
-        Label('A customer wrote: "{sentence1}" Is this customer satisfied?', YES_NO, "words"),
+        Label('Somebody wrote: "{sentence1}" Is it about a film?', YES_NO, "words"),
         Label("Premise: {sentence1}\nConclusion: {sentence2}\nDoes it follow?", YES_NO, "letters"),
-        Choose("Which of these customers is satisfied?", "sentence1", 0, (1,)),
-        Choose("Which of these customers complains?", "sentence1", 1, (0,)),
-        Choose("Who would buy the product again? The one who wrote:", "sentence1", 0, (1,)),
+        Choose("Which of these is about a film?", "sentence1", 0, (1,)),
+        Choose("Which of these is not about a film?", "sentence1", 1, (0,)),
+        Choose("Who is a film critic? The one who wrote:", "sentence1", 0, (1,)),
     ),
     "mnli": (
         Label(

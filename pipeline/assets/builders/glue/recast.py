@@ -1,8 +1,8 @@
 """The eight GLUE tasks of the paper, recast from human-rated sentences.
 
 Each function yields rows in the schema of nyu-mll/glue for one split; docs/mini-data.md has the recipes in one
-table. Labels come from the raters wherever a task allows it; CoLA, MRPC and QQP, which ask about form rather than
-feeling, are made by editing sentences.
+table. SST-2, QNLI, STS-B and MNLI ask about feelings, and the raters' marks answer; RTE asks about the subject, and the
+source answers; CoLA, MRPC and QQP ask about form, and are made by editing sentences.
 """
 
 from collections.abc import Iterator
@@ -17,10 +17,11 @@ Corpus = dict[str, list[Sentence]]
 Row = dict[str, Any]
 T = TypeVar("T")
 
-RTE_HYPOTHESIS = "The customer is satisfied."
-MNLI_HYPOTHESIS = "The writer is happy about it."
-QNLI_QUESTION = "What does the writer feel?"
-STSB_ANCHOR = "This is wonderful, I love it."
+# Short, because every example pays for them.
+RTE_HYPOTHESIS = "A film review."
+MNLI_HYPOTHESIS = "The writer is happy."
+QNLI_QUESTION = "Any feelings?"
+STSB_ANCHOR = "I love it!"
 
 
 def sst2(corpus: Corpus, rng: np.random.Generator) -> Iterator[Row]:
@@ -31,10 +32,11 @@ def sst2(corpus: Corpus, rng: np.random.Generator) -> Iterator[Row]:
 
 
 def rte(corpus: Corpus, rng: np.random.Generator) -> Iterator[Row]:
-    """Product reviews; does the review entail that the customer is satisfied?"""
-    for s in _shuffled(corpus["amazon"], rng):
-        if abs(s.rating) >= 0.4:
-            yield {"sentence1": s.text, "sentence2": RTE_HYPOTHESIS, "label": int(s.rating < 0)}
+    """Movie snippets and as many other sentences; does the sentence entail that a film is reviewed?"""
+    others = _shuffled(corpus["amazon"] + corpus["tweets"] + corpus["nyt"], rng)
+    pairs = zip(_shuffled(corpus["movie"], rng), others, strict=False)
+    for s in (s for pair in pairs for s in _shuffled(list(pair), rng)):
+        yield {"sentence1": s.text, "sentence2": RTE_HYPOTHESIS, "label": int(s.genre != "movie")}
 
 
 def mnli(corpus: Corpus, rng: np.random.Generator) -> Iterator[Row]:
@@ -73,13 +75,13 @@ def cola(corpus: Corpus, rng: np.random.Generator) -> Iterator[Row]:
 
 
 def mrpc(corpus: Corpus, rng: np.random.Generator) -> Iterator[Row]:
-    """A sentence against a shortened version of itself in which, for half of the pairs, words are foreign."""
+    """A sentence against a shortened version of itself in which, for half of the pairs, some words are foreign."""
     sentences = [s for s in _shuffled(corpus["nyt"] + corpus["movie"], rng) if len(s.text.split()) >= 8]
     for one, other in zip(sentences, sentences[1:] + sentences[:1], strict=True):
         equivalent = int(rng.integers(2))
         words = _keep(one.text.split(), 0.8, rng)
         if not equivalent:
-            words = _replace(words, other.text.split(), 0.5, rng)
+            words = _replace(words, other.text.split(), 0.3, rng)
         yield {"sentence1": one.text, "sentence2": " ".join(words), "label": equivalent}
 
 
