@@ -336,10 +336,6 @@ def _vary(choices: list[str], axes: dict[str, str], composed: Composer) -> RunCo
 
 def _variants(experiment: Experiment) -> list[tuple[str, dict[str, str]]]:
     """Returns the methods with the overrides that each is run with."""
-    combinations = [
-        {key: spell(value) for key, value in zip(experiment.axes, values, strict=True)}
-        for values in product(*experiment.axes.values())
-    ]
     if experiment.settings:
         return [
             (
@@ -347,9 +343,25 @@ def _variants(experiment: Experiment) -> list[tuple[str, dict[str, str]]]:
                 {**axes, **{key: spell(value) for key, value in setting.overrides.items()}, "setting": label},
             )
             for label, setting in experiment.settings.items()
-            for axes in combinations
+            for axes in _combinations(experiment, setting.method)
         ]
-    return [(method, axes) for method in experiment.methods for axes in combinations]
+    return [(method, axes) for method in experiment.methods for axes in _combinations(experiment, method)]
+
+
+def _combinations(experiment: Experiment, method: str) -> list[dict[str, str]]:
+    try:
+        tried = {
+            key: values[method] if isinstance(values, dict) else values
+            for key, values in experiment.axes.items()
+        }
+    except KeyError:
+        raise ConfigError(
+            f"conf/experiment/{experiment.name}.yaml: axes: no values for method {method}"
+        ) from None
+    return [
+        {key: spell(value) for key, value in zip(tried, values, strict=True)}
+        for values in product(*tried.values())
+    ]
 
 
 def _planned(run: RunConfig, overrides: list[str], axes: dict[str, str]) -> PlannedRun:

@@ -73,6 +73,7 @@ def paper_alpha(rank: int | None) -> float | None:
     return (4 if rank < 64 else 2) * rank
 
 
+OmegaConf.register_new_resolver("twice", lambda number: 2 * number, replace=True)
 OmegaConf.register_new_resolver("paper_alpha", paper_alpha, replace=True)
 OmegaConf.register_new_resolver("run_dir", lambda *, _root_: run_dir(_root_), replace=True)
 OmegaConf.register_new_resolver("run_subdir", lambda *, _root_: run_subdir(_root_), replace=True)

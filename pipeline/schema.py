@@ -62,6 +62,7 @@ class Profile:
         seeds: Of every run, unless an experiment has its own.
         encoders: The models of Table 2.
         encoder_decoders: The models of Table 3.
+        capacity_encoder_decoder: The model of translation with more novelty than low ranks hold.
         decoders: The models of Table 4.
         instruction_decoders: The models of the rebuttal's experiment on held-out tasks.
         glue_tasks: The tasks of Table 2.
@@ -86,6 +87,7 @@ class Profile:
     seeds: list[int] = field(metadata=_not_empty())
     encoders: list[str] = field(metadata=_not_empty())
     encoder_decoders: list[str] = field(metadata=_not_empty())
+    capacity_encoder_decoder: str = field(metadata=_name())
     decoders: list[str] = field(metadata=_not_empty())
     instruction_decoders: list[str] = field(metadata=_not_empty())
     glue_tasks: list[str] = field(metadata=_not_empty())
@@ -100,7 +102,7 @@ class Profile:
     standardize: bool = False
     instructions: dict[str, Any] = field(default_factory=dict)
     budgets: dict[str, Any] = field(default_factory=dict)
-    grids: dict[str, list[Any]] = field(default_factory=dict)
+    grids: dict[str, Any] = field(default_factory=dict)
 
     @property
     def cores(self) -> int:
@@ -501,7 +503,8 @@ class Experiment:
         models: Files of conf/model.
         methods: Files of conf/method.
         tasks: Files of conf/task.
-        axes: Overrides to their values; every combination is a run for each model, method, task and seed.
+        axes: Overrides to their values, a list for all methods or one for each; every combination is a run for each model,
+            method, task and seed.
         settings: In place of methods and axes, where not every combination is wanted: by label.
         seeds: In place of the profile's.
         tuned_by: A `search` whose winners the runs take; none: the learning rates of conf/method.
@@ -517,7 +520,7 @@ class Experiment:
     models: list[str] = field(default_factory=list)
     methods: list[str] = field(default_factory=list)
     tasks: list[str] = field(default_factory=list)
-    axes: dict[str, list[Any]] = field(default_factory=dict)
+    axes: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Setting] = field(default_factory=dict)
     seeds: list[int] | None = None
     tuned_by: str | None = None

@@ -63,7 +63,7 @@ def build(plan: Plan, name: str) -> Table:
             "Memory is measured: the weights, gradients and optimizer states, and what the first step saves for "
             "backward, the most of the runs in the row.",
             *_replies(plan, name),
-            *outcomes.failures(results),
+            *outcomes.footnotes(results),
         ],
         data=_data(results, plan, name),
     )

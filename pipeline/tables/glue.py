@@ -12,7 +12,11 @@ from pipeline.tables.outcomes import count
 from pipeline.tables.table import Cell, Row, Table
 
 AVERAGE = "average"
-BASELINES = {"majority": "Majority class", "bag_of_words": "Bag of words, linear"}
+BASELINES = {
+    "majority": "Majority class",
+    "bag_of_words": "Bag of words, linear",
+    "word_overlap": "Word overlap, linear",
+}
 
 
 def build(plan: Plan, name: str) -> Table:
@@ -97,9 +101,12 @@ def _baseline_rows(results: pd.DataFrame, tasks: list[str]) -> list[Row]:
     by_task = {task: results[results.task == task].baselines.iloc[0] for task in tasks}
     rows = []
     for key, label in BASELINES.items():
-        if all(key in scores for scores in by_task.values()):
-            values = [100 * by_task[task][key] for task in tasks]
-            rows.append(Row([Cell(label), Cell("–"), *(Cell(f"{v:.1f}") for v in [*values, fmean(values)])]))
+        values = [100 * by_task[task][key] if key in by_task[task] else None for task in tasks]
+        known = [value for value in values if value is not None]
+        if known:
+            values.append(fmean(known) if len(known) == len(tasks) else None)
+            cells = [Cell("–" if value is None else f"{value:.1f}") for value in values]
+            rows.append(Row([Cell(label), Cell("–"), *cells]))
     return rows
 
 
@@ -112,11 +119,12 @@ def _notes(results: pd.DataFrame, published: pd.DataFrame, tasks: list[str]) -> 
         f"Ours: {seeds} seed{'s' * (seeds > 1)}; the average's deviation is that of the seeds' averages. "
         "The paper's is the mean of its row's deviations.",
     ]
-    notes += outcomes.failures(results)
+    notes += outcomes.footnotes(results)
     if results.baselines.map(bool).any():
         notes.append(
             "Majority class and bag of words (logistic or ridge regression on uni- and bigrams, trained on the same "
-            "training split) show what a task gives away without a language model."
+            "training split) show what a task gives away without a language model; where edited texts are compared, "
+            "word overlap does (logistic regression on the shares of words that they have in common)."
         )
     return notes
 

@@ -45,7 +45,7 @@ def build(plan: Plan, name: str) -> Table:
             *verdicts.lines(plan, name),
             "Rows in italics are the paper's own numbers (Table 4), for its models and data.",
             "5-shot MMLU is the mean over subjects, as in prior work; per question, all questions weigh the same.",
-            *outcomes.failures(results),
+            *outcomes.footnotes(results),
         ],
         data=_data(results, published),
     )

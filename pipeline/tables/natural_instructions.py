@@ -54,7 +54,7 @@ def build(plan: Plan, name: str) -> Table:
             "Rows in italics are the authors' own numbers (reply to limitation 2 of the first review).",
             "The loss is that of the last step; ROUGE-L, in percent, is of the checkpoint with the least loss, on "
             "tasks that were not trained on.",
-            *outcomes.failures(results),
+            *outcomes.footnotes(results),
         ],
         data=_data(results, published),
     )

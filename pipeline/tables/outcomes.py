@@ -18,7 +18,7 @@ def read(plan: Plan, name: str) -> pd.DataFrame:
     Returns:
         Columns `model`, `method`, `task`, `seed`, `rank`, `lr`, the experiment's axes, `directory`, `status`,
         `metric`, `trainable_parameters`, `best` and `last` (training's evaluations), `scores` and `details` (the
-        evaluation's, where the experiment has one), `stand_ins` and `baselines`.
+        evaluation's, where the experiment has one), `frozen_dtype`, `stand_ins` and `baselines`.
 
     Raises:
         RecordError: A run's record or evaluation is missing or damaged.
@@ -68,11 +68,13 @@ def mean_cell(scores: pd.Series, statuses: pd.Series, best: float | None = None,
     return Cell(mean + marker, spread, best is not None and mean == f"{best:.{digits}f}")
 
 
-def failures(results: pd.DataFrame) -> list[str]:
-    """Returns the footnote on runs that ended without a score, if there are any."""
+def footnotes(results: pd.DataFrame) -> list[str]:
+    """Returns what the runs computed in, and how many ended without a score, if any did."""
+    precisions = " and ".join(sorted(set(results.frozen_dtype)))
     failed = int((results.status != records.DONE).sum())
     words = "1 run" if failed == 1 else f"{failed} runs"
-    return [f"† or a word in place of a number: {words} ended without a result."] if failed else []
+    notes = [f"Frozen weights are in {precisions}."]
+    return notes + [f"† or a word in place of a number: {words} ended without a result."] * (failed > 0)
 
 
 def _row(run: PlannedRun, evaluated: bool) -> dict[str, Any]:
@@ -85,7 +87,7 @@ def _row(run: PlannedRun, evaluated: bool) -> dict[str, Any]:
         scores, details = evaluation["evaluation"]["scores"], evaluation["evaluation"].get("details", {})
         meta = meta | evaluation["meta_info"]
     about = {kind: meta.get(kind, {}).get("about", {}) for kind in ("model", "data", "benchmark")}
-    subset = record["run_info"]["config"]["task"]["subset"]
+    config = record["run_info"]["config"]
     return {
         "model": run.model,
         "method": run.method,
@@ -102,6 +104,7 @@ def _row(run: PlannedRun, evaluated: bool) -> dict[str, Any]:
         "last": info["last"],
         "scores": scores,
         "details": details,
+        "frozen_dtype": config["model"]["frozen_dtype"],
         "stand_ins": [facts["stand_in"] for facts in about.values() if facts.get("stand_in")],
-        "baselines": about["data"].get("baselines", {}).get(subset, {}),
+        "baselines": about["data"].get("baselines", {}).get(config["task"]["subset"], {}),
     }

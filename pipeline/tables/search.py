@@ -41,6 +41,6 @@ def build(plan: Plan, name: str) -> Table:
         caption=experiment.caption,
         columns=["Model & method", *(spell(rate) for rate in rates)],
         rows=rows,
-        notes=outcomes.failures(results),
+        notes=outcomes.footnotes(results),
         data=results[columns].to_dict("records"),
     )

@@ -46,7 +46,7 @@ def build(plan: Plan, name: str) -> Table:
             "Rows in italics are the paper's own numbers (Table 3), for its models and data.",
             *(f"BLEU by sacrebleu: {signature}." for signature in signatures),
             "ROUGE-L by rouge-score, whose words are a–z and 0–9: letters such as ă, ș and ț do not count.",
-            *outcomes.failures(results),
+            *outcomes.footnotes(results),
         ],
         data=_data(results, published, list(metrics)),
     )

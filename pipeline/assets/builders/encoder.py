@@ -27,7 +27,8 @@ def as_roberta(bert: Path) -> RobertaModel:
     """Returns the BERT encoder of a folder as a `RobertaModel` with the same function.
 
     The two architectures differ in one thing: RoBERTa counts positions from `padding_idx + 1`. With padding
-    id 0, one more row in front of the position embeddings makes them agree.
+    id 0, one more row in front of the position embeddings makes them agree. It is fine-tuned without dropout, which
+    runs of some dozen steps are too short for.
     """
     old = BertConfig.from_pretrained(bert)  # a folder  # nosec B615
     config = RobertaConfig(
@@ -37,8 +38,8 @@ def as_roberta(bert: Path) -> RobertaModel:
         num_attention_heads=old.num_attention_heads,
         intermediate_size=old.intermediate_size,
         hidden_act=old.hidden_act,
-        hidden_dropout_prob=old.hidden_dropout_prob,
-        attention_probs_dropout_prob=old.attention_probs_dropout_prob,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
         max_position_embeddings=old.max_position_embeddings + 1,
         type_vocab_size=old.type_vocab_size,
         layer_norm_eps=old.layer_norm_eps,

@@ -3,11 +3,9 @@
 The columns are those of the FLAN collection that its authors first linked on the hub (google-research/FLAN, issue 98).
 """
 
-from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from string import ascii_uppercase
 from typing import Any
 
 import numpy as np
@@ -16,10 +14,9 @@ from datasets import Dataset
 from pipeline.assets.builders import Ingredients
 from pipeline.assets.builders.flan import examples, templates
 from pipeline.assets.builders.flan.examples import Row
-from pipeline.assets.builders.flan.templates import CHOICES, Question, Template
+from pipeline.assets.builders.flan.templates import Question, Template
 from pipeline.errors import AssetError
 
-Places = dict[int, Iterator[int]]
 SOURCES = {"glue": "nyu-mll/glue", "wmt16_translate": "wmt/wmt16"}
 CARD = """---
 license: mit
@@ -38,7 +35,7 @@ examples. The recipe is in docs/mini-data.md.
 
 
 def build(target: Path, ingredients: Ingredients) -> dict[str, Any]:
-    """Writes the training split; returns its size and how often each letter answers a question with four options.
+    """Writes the training split and returns its size.
 
     Args:
         target: The repository's folder.
@@ -52,7 +49,6 @@ def build(target: Path, ingredients: Ingredients) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     sizes = ingredients.sizes
     glue, wmt16 = (ingredients.repositories[name] for name in (examples.GLUE, examples.WMT16))
-    places = {count: _places(count, rng) for count in (2, 3, CHOICES)}
     pairs = examples.read_pairs(wmt16, "train")
     tasks: list[tuple[str, list[Row], tuple[Template, ...], int]] = [
         (f"glue/{subset}", examples.read_glue(glue, subset, "train"), asked, sizes["characters"])
@@ -64,7 +60,7 @@ def build(target: Path, ingredients: Ingredients) -> dict[str, Any]:
     rows: list[Row] = []
     for name, given, asked, longest in tasks:
         for template in asked:
-            made = list(islice(apply(template, given, longest, places, rng), sizes["each"]))
+            made = list(islice(apply(template, given, longest, rng), sizes["each"]))
             if not made:
                 raise AssetError(f"{name}: no example is short enough for {template.text!r}; allow more")
             source = SOURCES[name.split("/")[0]]
@@ -73,45 +69,29 @@ def build(target: Path, ingredients: Ingredients) -> dict[str, Any]:
     file.parent.mkdir(parents=True, exist_ok=True)
     Dataset.from_list([rows[index] for index in rng.permutation(len(rows))]).to_parquet(file)
     (target / "README.md").write_text(CARD)
-    answers = Counter(row["targets"] for row in rows if "\nD. " in row["inputs"])
-    return {"examples": len(rows), "four_options": dict(sorted(answers.items()))}
+    return {"examples": len(rows)}
 
 
-def apply(
-    template: Template, given: list[Row], longest: int, places: Places, rng: np.random.Generator
-) -> Iterator[Row]:
+def apply(template: Template, given: list[Row], longest: int, rng: np.random.Generator) -> Iterator[Row]:
     """Yields the questions of at most `longest` characters about the examples, in random order, in FLAN's columns.
 
     Args:
         template: What to ask.
         given: The examples of one task.
         longest: Characters of the longest question with its answers.
-        places: Number of options to the places that the right one takes.
         rng: For the order and the wrong options.
     """
     for index in rng.permutation(len(given)):
         question = template.ask(given[index], given, rng)
         if question and len(question.text) + sum(map(len, (question.answer, *question.wrong))) <= longest:
-            yield render(question, places, rng)
+            yield render(question, rng)
 
 
-def render(question: Question, places: Places, rng: np.random.Generator) -> Row:
+def render(question: Question, rng: np.random.Generator) -> Row:
     """Returns a question in FLAN's columns `inputs`, `targets` and `template_type`."""
     if not question.wrong:
         return {"inputs": question.text, "targets": question.answer, "template_type": "zs_noopt"}
     options = [question.wrong[index] for index in rng.permutation(len(question.wrong))]
-    if question.lettered:
-        place = next(places[len(options) + 1])
-        options.insert(place, question.answer)
-        listed = [f"{letter}. {option}" for letter, option in zip(ascii_uppercase, options, strict=False)]
-        lines, answer = [question.text, *listed, "Answer:"], ascii_uppercase[place]
-    else:
-        options.insert(int(rng.integers(len(options) + 1)), question.answer)
-        lines, answer = [question.text, "OPTIONS:", *(f"- {option}" for option in options)], question.answer
-    return {"inputs": "\n".join(lines), "targets": answer, "template_type": "zs_opt"}
-
-
-def _places(count: int, rng: np.random.Generator) -> Iterator[int]:
-    """Yields places of the right option, each as often as the others."""
-    while True:
-        yield from map(int, rng.permutation(count))
+    options.insert(int(rng.integers(len(options) + 1)), question.answer)
+    lines = [question.text, "OPTIONS:", *(f"- {option}" for option in options)]
+    return {"inputs": "\n".join(lines), "targets": question.answer, "template_type": "zs_opt"}

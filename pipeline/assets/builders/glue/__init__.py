@@ -31,6 +31,10 @@ SCHEMAS: dict[str, tuple[tuple[str, ...], list[str] | None, str]] = {
 }
 
 
+# Tasks that compare two texts, which bags of words, one for each text, cannot.
+COMPARED = ("mrpc", "qqp")
+
+
 def build(target: Path, ingredients: Ingredients) -> dict[str, Any]:
     """Writes the eight tasks and returns each one's baselines on its validation splits (MNLI: their mean).
 
@@ -70,7 +74,7 @@ def make_splits(corpus: dict[str, list[Sentence]], subset: str, sizes: dict[str,
 
 
 def measure_baselines(subset: str, train: Dataset, validation: Dataset) -> dict[str, float]:
-    """Scores the majority class (or mean) and a linear model on bags of words by the task's metric."""
+    """Scores the majority class (or mean) and a linear model on bags of words; for pairs, one on shared words, too."""
     columns, names, metric = SCHEMAS[subset]
     labels, truth = np.array(train["label"]), np.array(validation["label"])
     if names is None:
@@ -84,7 +88,21 @@ def measure_baselines(subset: str, train: Dataset, validation: Dataset) -> dict[
         return hstack([v.transform(data[column]) for v, column in zip(vectorizers, columns, strict=True)])
 
     predicted = model.fit(bags(train), labels).predict(bags(validation))
-    return {"majority": score(metric, majority, truth), "bag_of_words": score(metric, predicted, truth)}
+    scores = {"majority": score(metric, majority, truth), "bag_of_words": score(metric, predicted, truth)}
+    if subset in COMPARED:
+        shared = LogisticRegression(max_iter=1000).fit(overlap(train, columns), labels)
+        scores["word_overlap"] = score(metric, shared.predict(overlap(validation, columns)), truth)
+    return scores
+
+
+def overlap(data: Dataset, columns: tuple[str, ...]) -> np.ndarray:
+    """Returns the part of each text's words that the other has, and of both's words that both have, rows × 3."""
+    rows = []
+    for texts in zip(*(data[column] for column in columns), strict=True):
+        one, other = ({word.strip(".,!?;:'\"()").lower() for word in text.split()} for text in texts)
+        both = len(one & other)
+        rows.append([both / len(one), both / len(other), both / len(one | other)])
+    return np.array(rows)
 
 
 def _dataset(corpus: dict[str, list[Sentence]], subset: str, recipe: str, split: str, size: int) -> Dataset:
@@ -109,8 +127,9 @@ def _card(baselines: dict[str, dict[str, float]]) -> str:
         lines += [f"  - split: {split}\n    path: {subset}/{split}-*" for split in splits]
     lines += ["---", "", "# GLUE's tasks, recast from human-rated sentences", ""]
     lines += ["Stand-ins in GLUE's schemas; not GLUE's examples. The recipes are in docs/mini-data.md.", ""]
-    lines += ["| task | metric | majority | bag of words |", "|---|---|---|---|"]
+    names = ("majority", "bag_of_words", "word_overlap")
+    lines += ["| task | metric | majority | bag of words | word overlap |", "|---|---|---|---|---|"]
     for subset, scores in baselines.items():
-        metric = SCHEMAS[subset][2]
-        lines.append(f"| {subset} | {metric} | {scores['majority']:.3f} | {scores['bag_of_words']:.3f} |")
+        cells = [f"{scores[name]:.3f}" if name in scores else "–" for name in names]
+        lines.append(f"| {subset} | {SCHEMAS[subset][2]} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

@@ -63,25 +63,25 @@ def stsb(corpus: Corpus, rng: np.random.Generator) -> Iterator[Row]:
 
 
 def cola(corpus: Corpus, rng: np.random.Generator) -> Iterator[Row]:
-    """Half of the sentences have a window of five words reversed, which makes them unacceptable."""
+    """Half of the sentences have a window of eight words reversed, which makes them unacceptable."""
     for s in _shuffled(corpus["nyt"] + corpus["movie"], rng):
         words = s.text.split()
         if len(words) >= 8:
             acceptable = int(rng.integers(2))
             if not acceptable:
-                start = int(rng.integers(len(words) - 5))
-                words[start : start + 5] = words[start : start + 5][::-1]
+                start = int(rng.integers(len(words) - 7))
+                words[start : start + 8] = words[start : start + 8][::-1]
             yield {"sentence": " ".join(words), "label": acceptable}
 
 
 def mrpc(corpus: Corpus, rng: np.random.Generator) -> Iterator[Row]:
     """A sentence against a shortened version of itself in which, for half of the pairs, some words are foreign."""
-    sentences = [s for s in _shuffled(corpus["nyt"] + corpus["movie"], rng) if len(s.text.split()) >= 8]
+    sentences = [s for s in _shuffled(corpus["nyt"] + corpus["movie"], rng) if 8 <= len(s.text.split()) <= 10]
     for one, other in zip(sentences, sentences[1:] + sentences[:1], strict=True):
         equivalent = int(rng.integers(2))
-        words = _keep(one.text.split(), 0.8, rng)
+        words = _keep(one.text.split(), 0.7, rng)
         if not equivalent:
-            words = _replace(words, other.text.split(), 0.3, rng)
+            words = _replace(words, other.text.split(), 0.4, rng)
         yield {"sentence1": one.text, "sentence2": " ".join(words), "label": equivalent}
 
 

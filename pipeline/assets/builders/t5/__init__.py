@@ -1,8 +1,7 @@
 """A small T5 for English and Romanian, pretrained here: no package ships one.
 
 As T5's own mixture (Raffel et al., 2020), its pretraining has span corruption on both languages and supervised
-translation under the same prefix; the pairs are labels and descriptions (`text.py`), other kinds of sentence than the
-task's.
+translation under the same prefix. How much of that is of the task's kind decides what is left to fine-tune (`text.py`).
 """
 
 from pathlib import Path
@@ -25,11 +24,12 @@ def build(target: Path, ingredients: Ingredients) -> dict[str, Any]:
 
     Args:
         target: The repository's folder.
-        ingredients: The package "babel"; `pairs` of text, `steps` of pretraining and the `vocabulary`'s size.
+        ingredients: The package "babel"; `pairs` of labels and descriptions, `task_sentences` beside them, `steps` of
+            pretraining and the `vocabulary`'s size.
     """
     sizes = ingredients.sizes
     with imported(ingredients.packages["babel"], "babel"):
-        pairs = text.read(Cldr(), sizes["pairs"], seed=0)
+        pairs = text.read(Cldr(), sizes["pairs"], sizes["task_sentences"], seed=0)
     sources = [PREFIX + pair.en for pair in pairs]
     tokenizer = vocabulary.train([*sources, *(pair.ro for pair in pairs)], sizes["vocabulary"])
     torch.manual_seed(0)

@@ -1,7 +1,7 @@
-"""What the small T5 is pretrained on: values, labels and descriptions, none of them the task's sentences.
+"""What the small T5 is pretrained on: values, labels and descriptions, and sentences of the task where it is to know it.
 
-The words of CLDR are the task's, as a pretrained model knows the words of the language that it is to translate; the
-frames are not, nor are the values that the task holds out for validation and test.
+T5 was pretrained on WMT's English and Romanian, too (Raffel et al., 2020, §2.4). The skeletons and values that the task
+holds out for validation and test are in none of it.
 """
 
 from itertools import islice
@@ -9,6 +9,7 @@ from itertools import islice
 import numpy as np
 
 from pipeline.assets.builders.wmt16.cldr import Cldr
+from pipeline.assets.builders.wmt16.frames import FRAMES as TASK_FRAMES
 from pipeline.assets.builders.wmt16.frames import WORDS as TASK_WORDS
 from pipeline.assets.builders.wmt16.pairs import Pair, Words, sentences
 
@@ -130,11 +131,19 @@ FRAMES += [Pair(f"{{{kind}}}", f"{{{kind}}}") for _, _, kind in LABELS]
 FRAMES += [Pair(en, ro) for en, ro in DESCRIPTIONS]
 
 
-def read(cldr: Cldr, size: int, seed: int) -> list[Pair]:
-    """Returns pairs of one to four labels and descriptions in a row, as long together as the task's sentences."""
+def read(cldr: Cldr, size: int, task_sentences: int, seed: int) -> list[Pair]:
+    """Returns pairs of one to four labels and descriptions in a row, and after them sentences of the task.
+
+    Args:
+        cldr: Values in both languages.
+        size: Pairs of labels and descriptions, about as long as the task's sentences.
+        task_sentences: Sentences that the task's training split might have.
+        seed: Decides all of them.
+    """
     rng = np.random.default_rng(seed)
     made = sentences(FRAMES, WORDS, cldr.kinds, "train", rng)
-    return [_join(list(islice(made, int(rng.integers(1, 5))))) for _ in range(size)]
+    labels = [_join(list(islice(made, int(rng.integers(1, 5))))) for _ in range(size)]
+    return labels + list(islice(sentences(TASK_FRAMES, TASK_WORDS, cldr.kinds, "train", rng), task_sentences))
 
 
 def _join(pairs: list[Pair]) -> Pair:
