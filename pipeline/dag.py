@@ -298,8 +298,8 @@ def _grid(
 
     An axis' value that is the default anyway is left out of the overrides, so that experiments share the run.
     """
-    seeds = experiment.seeds or profile.seeds
     for model, task in product(experiment.models, experiment.tasks):
+        seeds = experiment.seeds.get(task) if isinstance(experiment.seeds, dict) else experiment.seeds
         for method, axes in _variants(experiment):
             choices = [*base, f"model={model}", f"method={method}", f"task={task}"]
             _, cfg = composed(tuple(choices))
@@ -313,7 +313,8 @@ def _grid(
                 raise ConfigError(f"conf/experiment/{experiment.name}.yaml: {key}: {problem}")
             overrides = [*choices, *(f"{key}={value}" for key, value in special.items())]
             deterministic = run.method.kind == "untuned"
-            for seed in seeds[:1] if deterministic else seeds:
+            wanted = seeds or profile.seeds
+            for seed in wanted[:1] if deterministic else wanted:
                 run.seed = seed
                 yield _planned(run, [*overrides, f"seed={seed}"], axes), run
 

@@ -503,10 +503,10 @@ class Experiment:
         models: Files of conf/model.
         methods: Files of conf/method.
         tasks: Files of conf/task.
-        axes: Overrides to their values, a list for all methods or one for each; every combination is a run for each model,
-            method, task and seed.
+        axes: Overrides to their values, a list for all methods or one for each; every combination is a run for each
+            model, method, task and seed.
         settings: In place of methods and axes, where not every combination is wanted: by label.
-        seeds: In place of the profile's.
+        seeds: In place of the profile's, for all tasks or by task.
         tuned_by: A `search` whose winners the runs take; none: the learning rates of conf/method.
         compares: Other experiments, whose runs a table of `verdicts` compares.
         plot: How the numbers are drawn, where they are.
@@ -522,7 +522,7 @@ class Experiment:
     tasks: list[str] = field(default_factory=list)
     axes: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Setting] = field(default_factory=dict)
-    seeds: list[int] | None = None
+    seeds: Any = None
     tuned_by: str | None = None
     compares: list[str] = field(default_factory=list)
     plot: Plot | None = None

@@ -1,4 +1,4 @@
-"""What the small T5 is pretrained on: values, labels and descriptions, and sentences of the task where it is to know it.
+"""What the small T5 is pretrained on: values, labels and descriptions, and sentences of the task if it is to know it.
 
 T5 was pretrained on WMT's English and Romanian, too (Raffel et al., 2020, §2.4). The skeletons and values that the task
 holds out for validation and test are in none of it.
