@@ -63,25 +63,26 @@ def stsb(corpus: Corpus, rng: np.random.Generator) -> Iterator[Row]:
 
 
 def cola(corpus: Corpus, rng: np.random.Generator) -> Iterator[Row]:
-    """Half of the sentences have a window of eight words reversed, which makes them unacceptable."""
+    """Half of the sentences have a window of six words or more reversed, which makes them unacceptable."""
     for s in _shuffled(corpus["nyt"] + corpus["movie"], rng):
         words = s.text.split()
         if len(words) >= 8:
             acceptable = int(rng.integers(2))
             if not acceptable:
-                start = int(rng.integers(len(words) - 7))
-                words[start : start + 8] = words[start : start + 8][::-1]
+                size = int(rng.integers(6, len(words) + 1))
+                start = int(rng.integers(len(words) - size + 1))
+                words[start : start + size] = words[start : start + size][::-1]
             yield {"sentence": " ".join(words), "label": acceptable}
 
 
 def mrpc(corpus: Corpus, rng: np.random.Generator) -> Iterator[Row]:
-    """A sentence against a shortened version of itself in which, for half of the pairs, some words are foreign."""
+    """A sentence against a shortened version of itself that, for half of the pairs, has foreign words, few or many."""
     sentences = [s for s in _shuffled(corpus["nyt"] + corpus["movie"], rng) if 8 <= len(s.text.split()) <= 10]
     for one, other in zip(sentences, sentences[1:] + sentences[:1], strict=True):
         equivalent = int(rng.integers(2))
         words = _keep(one.text.split(), 0.7, rng)
         if not equivalent:
-            words = _replace(words, other.text.split(), 0.4, rng)
+            words = _replace(words, other.text.split(), rng.uniform(0.1, 0.9), rng)
         yield {"sentence1": one.text, "sentence2": " ".join(words), "label": equivalent}
 
 
@@ -117,7 +118,7 @@ def _keep(words: list[str], share: float, rng: np.random.Generator) -> list[str]
 
 def _replace(words: list[str], source: list[str], share: float, rng: np.random.Generator) -> list[str]:
     """Returns the words with a random share of them replaced by words of another sentence."""
-    places = rng.permutation(len(words))[: max(2, round(len(words) * share))]
+    places = rng.permutation(len(words))[: max(1, round(len(words) * share))]
     words = list(words)
     for place, word in zip(places, _shuffled(source, rng), strict=False):
         words[place] = word
