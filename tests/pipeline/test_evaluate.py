@@ -51,6 +51,40 @@ def test_a_glue_run_scores_as_in_training(finished, method):
 
 
 @pytest.mark.parametrize("method", METHODS)
+def test_what_training_predicted_is_what_its_weights_predict(finished, method, tmp_path):
+    """Scored from what training kept, and again without it."""
+    config, directory = finished("glue", method)
+    kept = records.validated(directory)
+    first = pd.read_parquet(directory / records.PREDICTIONS)
+    assert pd.read_parquet(kept).equals(first)
+    moved = kept.rename(tmp_path / kept.name)
+    evaluate(config, directory, [])
+    assert pd.read_parquet(directory / records.PREDICTIONS).equals(first)
+    moved.rename(kept)
+
+
+def test_predictions_of_other_weights_are_not_taken(finished):
+    _, directory = finished("glue", "lora-fa")
+    _, other = finished("glue", "lora")
+    assert records.validated(directory).name != records.validated(other).name
+
+
+def test_a_regression_is_scored_on_the_labels_own_scale(compose_tiny, tmp_path):
+    predictions = {}
+    for standardize in (True, False):
+        config = compose_tiny("task=stsb", "lr=1e-3", f"task.classification.standardize={standardize}")
+        train(config, tmp_path / str(standardize), [])
+        evaluate(config, tmp_path / str(standardize), [])
+        predictions[standardize] = pd.read_parquet(tmp_path / str(standardize) / records.PREDICTIONS)
+    scaled, plain = predictions[True], predictions[False]
+    assert scaled.label.to_numpy() == pytest.approx(plain.label.to_numpy(), abs=1e-5)
+    assert (
+        plain.label.mean() > 1.5 > abs(plain.prediction.mean())
+    )  # a head that starts at 0 is far from the labels
+    assert scaled.prediction.mean() == pytest.approx(plain.label.mean(), abs=1)
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_a_translation_run_is_scored_on_every_test_split(finished, method):
     _, directory = finished("translation", method)
     evaluation = records.read_evaluation(directory)["evaluation"]

@@ -1,4 +1,4 @@
-"""FLAN-like instructions: every question has one right answer, letters are balanced, only training splits are used."""
+"""FLAN-like instructions: every question has one right answer, in words; only training splits are used."""
 
 import hashlib
 import re
@@ -65,34 +65,33 @@ def test_the_columns_are_those_of_flan(rows):
     assert rows.targets.str.len().gt(0).all() and rows.inputs.is_unique
 
 
-def test_each_task_has_several_templates_with_words_and_with_letters(rows):
+def test_each_task_has_several_templates_with_and_without_options(rows):
     for subset, templates in GLUE.items():
         of_task = rows[rows.task_name == f"glue/{subset}"]
         assert len(templates) >= 4 and len(of_task) == SIZES["each"] * len(templates)
-        assert of_task.inputs.str.contains("OPTIONS:").any()
-        assert of_task.inputs.str.contains("\nA. ", regex=False).any()
+        assert set(of_task.template_type) == {"zs_opt", "zs_noopt"}
     assert len(rows[rows.task_name == "wmt16_translate/ro-en"]) == SIZES["each"] * len(SENTENCES + PHRASES)
 
 
-def test_each_letter_is_the_answer_equally_often(built, ingredients, rows, tmp_path):
-    four = rows[rows.inputs.str.contains("\nD. ", regex=False)]
-    counts = Counter(four.targets)
-    assert len(four) >= len(rows) / 2
-    assert set(counts) == set("ABCD") and max(counts.values()) - min(counts.values()) <= 1
-    assert flan.build(tmp_path, ingredients)["four_options"] == counts
+def _options(inputs: str) -> list[str]:
+    _, _, listed = inputs.partition("\nOPTIONS:\n")
+    return [line.removeprefix("- ") for line in listed.split("\n")] if listed else []
 
 
-def _options(inputs: str) -> dict[str, str]:
-    return dict(re.findall(r"^([A-D])\. (.*)$", inputs, flags=re.MULTILINE))
-
-
-def test_a_lettered_question_has_exactly_one_right_option(rows):
-    lettered = rows[rows.inputs.str.endswith("\nAnswer:")]
-    assert len(lettered) > 100
-    for row in lettered.itertuples():
+def test_a_question_with_options_has_exactly_one_right_one_and_it_stands_anywhere(rows):
+    with_options = rows[rows.template_type == "zs_opt"]
+    places = Counter()
+    for row in with_options.itertuples():
         options = _options(row.inputs)
-        assert list(options) == list("ABCD")[: len(options)] and row.targets in options
-        assert len(set(options.values())) == len(options)
+        assert len(set(options)) == len(options) and row.targets in options
+        if len(options) == 4:
+            places[options.index(row.targets)] += 1
+    assert len(with_options) >= len(rows) / 2
+    assert set(places) == set(range(4)) and min(places.values()) > sum(places.values()) / 8
+
+
+def test_no_answer_is_a_letter(rows):
+    assert rows.targets.str.len().min() > 1
 
 
 @pytest.mark.parametrize(
@@ -100,7 +99,7 @@ def test_a_lettered_question_has_exactly_one_right_option(rows):
     [
         ("glue/sst2", "Which review is negative?", lambda text: text.endswith("label 0")),
         ("glue/cola", "Which of these sentences is good English?", lambda text: text.endswith("label 1")),
-        ("glue/rte", "Which of these customers is satisfied?", lambda text: text.endswith("label 0")),
+        ("glue/rte", "Which of these is about a film?", lambda text: text.endswith("label 0")),
         ("glue/mnli", "Which of these writers is unhappy?", lambda text: text.endswith("label 2")),
         ("glue/qnli", "is free of feeling?", lambda text: text.endswith("label 1")),
     ],
@@ -110,7 +109,7 @@ def test_only_the_right_option_has_the_label(rows, task, asks, right):
     assert len(asked) == SIZES["each"]
     for row in asked.itertuples():
         options = _options(row.inputs)
-        assert [letter for letter, text in options.items() if right(text)] == [row.targets]
+        assert [text for text in options if right(text)] == [row.targets]
 
 
 @pytest.mark.parametrize(
@@ -118,11 +117,11 @@ def test_only_the_right_option_has_the_label(rows, task, asks, right):
 )
 def test_the_right_option_belongs_with_the_text_of_the_question(rows, task, templates):
     """The made-up texts of one example share their number."""
-    asked = rows[(rows.task_name == task) & rows.inputs.str.contains("\nD. ", regex=False)]
+    asked = rows[(rows.task_name == task) & (rows.inputs.map(_options).map(len) == 4)]
     assert len(asked) == templates * SIZES["each"]
     for row in asked.itertuples():
         number = re.search(r"train (\d+) ", row.inputs)[1]
-        assert _options(row.inputs)[row.targets].split()[1] == number
+        assert row.targets.split()[1] == number
 
 
 def test_labels_have_the_names_that_the_template_gives_them(rows):
@@ -133,7 +132,7 @@ def test_labels_have_the_names_that_the_template_gives_them(rows):
     for row in tone.itertuples():
         score = float(re.search(r"label (\S+)", row.inputs)[1])
         sign = "positive" if score >= 2.5 else "negative"
-        assert _options(row.inputs)[row.targets].endswith(sign)
+        assert row.targets.endswith(sign)
     assert set(rows[rows.inputs.str.contains("Are the words in the right order")].targets) == {"no", "yes"}
 
 
