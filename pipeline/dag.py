@@ -221,10 +221,17 @@ class Plan:
         """Returns the repositories of the mirror that one of them is made of."""
         return json.loads(self.mirror[repository])[0]["needs"]
 
+    def _named(self, experiment: str) -> set[str]:
+        """Returns the models, methods and tasks of an experiment's runs."""
+        return {name for run in self.grids[experiment] for name in (run.model, run.method, run.task)}
+
     def layout(self, experiment: str) -> str:
         """Returns what a table follows from besides its records, as JSON; Snakemake makes it anew when it changes."""
-        words = [self.models, self.methods, self.tasks]
         described = self.experiments[experiment]
+        words = [
+            {name: of[name] for name in of if described.compares or name in self._named(experiment)}
+            for of in (self.models, self.methods, self.tasks)
+        ]
         judged = asdict(self.statistics) if described.evaluated or described.compares else None
         shown = {key: value for key, value in asdict(described).items() if key not in ORDERING}
         return json.dumps([shown, *words, judged, _published(described)], sort_keys=True)

@@ -8,6 +8,7 @@ show Snakemake's own lines. Where the handler itself fails, Snakemake's takes it
 import atexit
 import json
 import logging
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -25,6 +26,7 @@ from pipeline.status import summary
 
 Job = tuple[str, dict[str, str]]  # the name of its rule, and its wildcards
 SNAKEMAKES = "DefaultStreamHandler"
+SHELL_FAILED = "CalledProcessError in file"  # which repeats the whole command; the job's own words come next
 STOPPING = "Terminating processes on user request"
 KNOWN = "At least one job did not complete successfully"  # each of them has been told of
 
@@ -43,6 +45,7 @@ class Display(logging.Handler):
         self._started = time.time()
         self._jobs: dict[int, Job] = {}  # those at work
         self._cut: list[Job] = []  # those that were told to stop
+        self._held: dict[int | None, logging.LogRecord] = {}  # failures of commands, by thread
         self._failed: list[tuple[str, str]] = []
         self._interrupted = self._over = False
         self._logger: logging.Logger | None = None
@@ -100,6 +103,8 @@ class Display(logging.Handler):
     def end(self) -> None:
         """Says what came of it all: verdicts, files, failures, and how to go on."""
         try:
+            for held in [] if self._interrupted else self._held.values():
+                self._as_snakemake(held)
             self._over = True
             self._close()
             if self._interrupted:
@@ -126,16 +131,21 @@ class Display(logging.Handler):
         elif STOPPING in record.getMessage():
             self._interrupted = True
             self._cut += self._jobs.values()
+        elif SHELL_FAILED in record.getMessage():
+            self._held[record.thread] = record
         elif record.levelno >= logging.WARNING and not (self._over and KNOWN in record.getMessage()):
-            for handler in self._others:
-                self._screen.print(
-                    handler.format(record), "yellow" if record.levelno < logging.ERROR else "red"
-                )
+            self._as_snakemake(record)
+
+    def _as_snakemake(self, record: logging.LogRecord) -> None:
+        for handler in self._others:
+            self._screen.print(handler.format(record), "yellow" if record.levelno < logging.ERROR else "red")
 
     def _finished(self, number: int) -> None:
         if number not in self._jobs or self._tally is None:
             return
         rule, wildcards = self._jobs.pop(number)
+        name = self._tally.name(rule, wildcards)
+        self._failed = [failure for failure in self._failed if failure[0] != name]  # a cluster tries again
         line = self._tally.finish(rule, wildcards)
         if line is None:
             return
@@ -143,7 +153,7 @@ class Display(logging.Handler):
         self._screen.print(f"{line}  ({spelled(of)})" if of else line)
 
     def _error(self, number: int, logs: list[str], rule: str) -> None:
-        job = self._jobs.pop(number, (rule, {}))
+        job, held = self._jobs.pop(number, (rule, {})), self._held.pop(threading.get_ident(), None)
         if self._interrupted or self._tally is None:
             return
         complaint = worker.complaint(Path(logs[0]), 1) if logs and Path(logs[0]).is_file() else ""
@@ -157,6 +167,8 @@ class Display(logging.Handler):
         self._failed.append((name, logs[0] if logs else ""))
         if not self._here:
             self._screen.print(complaint, "red")
+        if held is not None and "error: " not in complaint:
+            self._as_snakemake(held)
         self._screen.print(f"failed: {name}; the rest goes on. Its log: {', '.join(logs)}", "red")
 
     def _failures(self) -> list[str]:

@@ -156,9 +156,9 @@ class Tally:
         total = 0.0
         for (_, part), run in left.items():
             known = next((self._times[key] for key in _keys(part, run) if key in self._times), None)
-            if known is None:
+            if known is None and part == "train":
                 return None
-            total += median(known)
+            total += median(known) if known else 0.0  # scoring is short beside training
         return total / self._at_a_time
 
     def _learn(self, run: PlannedRun, part: str, info: dict[str, Any]) -> None:

@@ -80,6 +80,8 @@ class Terminal:
 
     def _render(self) -> RenderableType:
         grid = Table.grid(padding=(0, 2))
+        for _ in range(4):
+            grid.add_column(no_wrap=True)
         for line in self._lines():
             time = "" if line.done >= line.total or not line.unit else _left(line)
             bar = ProgressBar(total=max(line.total, 1), completed=line.done, width=24)
@@ -94,5 +96,5 @@ def _left(line: Line) -> str:
 def spelled(line: Line) -> str:
     """Returns a line in words: Table 2: 42 of 96 runs, 12 min 10 s left."""
     name = line.title if len(line.title) < 40 else line.title.split(":")[0]
-    left = f", {_left(line)}" if line.done < line.total else ""
-    return f"{name}: {line.done} of {line.total} {line.unit}{left}"
+    left = f", {_left(line)}" if line.unit and line.done < line.total else ""
+    return f"{name}: {line.done} of {line.total}{f' {line.unit}' * bool(line.unit)}{left}"
