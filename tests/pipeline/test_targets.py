@@ -98,7 +98,8 @@ def test_a_corrected_published_number_makes_its_table_anew_and_no_other(plan, tm
 
 
 def test_more_seeds_keep_the_runs_that_there_are_and_the_searches():
-    fewer, more = make_plan("mini"), make_plan("mini", ["seeds=6"])
+    few = "profile.experiments=[search,table2,table7]"
+    fewer, more = make_plan("mini", [few]), make_plan("mini", [few, "seeds=6"])
     assert more.profile.seeds == [0, 1, 2, 3, 4, 5]
     for name, grid in fewer.grids.items():
         identities = {run.directory: run.identity for run in more.grids[name]}
@@ -108,7 +109,7 @@ def test_more_seeds_keep_the_runs_that_there_are_and_the_searches():
     assert len(more.grids["table2"]) == 2 * len(fewer.grids["table2"])
     for number in ("0", "-1", "x", ""):
         with pytest.raises(ConfigError, match=rf"seeds={number}: must be a number of seeds"):
-            make_plan("mini", [f"seeds={number}"])
+            make_plan("mini", [few, f"seeds={number}"])
 
 
 def test_the_plan_s_identity_of_a_run_is_the_one_that_its_record_has(plan):
@@ -117,17 +118,16 @@ def test_the_plan_s_identity_of_a_run_is_the_one_that_its_record_has(plan):
     for name, grid in plan.candidates.items():
         for run in grid:
             special = frozenset(key for key in run.axes if key not in ("lr", "setting"))
-            chosen.setdefault((run.model, run.method, special), (name, run))
+            chosen.setdefault((run.task if not special else special), (name, run))
     for name, run in chosen.values():
         config, cfg = compose_run(run.overrides)
         assert json.dumps(config.identity(), sort_keys=True) == run.identity, name
         assert run_dir(cfg) == run.directory
 
 
-@pytest.mark.parametrize("profile", ["mini", "paper"])
-def test_a_run_of_several_experiments_is_the_same_run_in_all_of_them(profile):
+def test_a_run_of_several_experiments_is_the_same_run_in_all_of_them(plan):
     identities = {}
-    for runs in make_plan(profile).candidates.values():
+    for runs in plan.candidates.values():
         for run in runs:
             assert identities.setdefault(run.directory, run.identity) == run.identity
     assert len(set(identities.values())) == len(identities)
