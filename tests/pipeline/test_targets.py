@@ -118,7 +118,7 @@ def test_the_plan_s_identity_of_a_run_is_the_one_that_its_record_has(plan):
     for name, grid in plan.candidates.items():
         for run in grid:
             special = frozenset(key for key in run.axes if key not in ("lr", "setting"))
-            chosen.setdefault((run.task if not special else special), (name, run))
+            chosen.setdefault((special or run.task), (name, run))
     for name, run in chosen.values():
         config, cfg = compose_run(run.overrides)
         assert json.dumps(config.identity(), sort_keys=True) == run.identity, name
