@@ -1,6 +1,9 @@
-# make tables [CORES=N] [PROFILE=mini|smoke|paper]   every table of the profile, set-up included
-# make figures [CORES=N] [PROFILE=...]               every figure
-# make report  [CORES=N] [PROFILE=...]               all of it, with the runs and the verdicts, in one HTML file
+# make tables [CORES=N] [PROFILE=mini|smoke|paper]   the paper's tables, set-up included
+# make figures  [CORES=N] [PROFILE=...]              the paper's figures
+# make rebuttal [CORES=N] [PROFILE=...]              what its reviewers asked for and its authors replied
+# make all      [CORES=N] [PROFILE=...]              all of these, and what is beyond the paper
+# make report   [CORES=N] [PROFILE=...]              all of it, with the runs and the verdicts, in one HTML file
+# make tables SEEDS=6                                the same with six seeds: what is trained already stays
 # make docs                                          this documentation as a site, in build/site
 # make notebooks                                     notebooks/*.py as notebooks with their outputs
 # make test-faults                                   processes killed, disks full, clocks wrong: about ten minutes
@@ -11,18 +14,20 @@
 PYTHON ?= python3
 CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 PROFILE ?= mini
+SEEDS ?=
+CONFIG = profile=$(PROFILE) $(if $(SEEDS),seeds=$(SEEDS))
 VENV := .venv
 BIN := $(abspath $(VENV))/bin
 RUN := PATH="$(BIN):$$PATH"
 
-.PHONY: tables figures report docs notebooks test test-integration test-faults test-hub test-slurm audit lint format lock clean
+.PHONY: tables figures rebuttal all report docs notebooks test test-integration test-faults test-hub test-slurm audit lint format lock clean
 
-tables figures: $(VENV)/installed
-	$(RUN) snakemake --cores $(CORES) --quiet rules reason --config profile=$(PROFILE) -- $@
+tables figures rebuttal all: $(VENV)/installed
+	$(RUN) snakemake --cores $(CORES) --config $(CONFIG) -- $@
 
 report: $(VENV)/installed
-	$(RUN) snakemake --cores $(CORES) --quiet rules reason --config profile=$(PROFILE) -- overview
-	$(RUN) snakemake --quiet all --report results/$(PROFILE)/report.html --config profile=$(PROFILE) -- overview
+	$(RUN) snakemake --cores $(CORES) --config $(CONFIG) -- overview
+	$(RUN) snakemake --quiet all --report results/$(PROFILE)/report.html --config $(CONFIG) -- overview
 	@echo "The report is results/$(PROFILE)/report.html"
 
 docs: $(VENV)/installed
@@ -67,9 +72,9 @@ format: $(VENV)/installed
 # The environment, exactly as tested. A changed lock or pyproject.toml installs it anew.
 $(VENV)/installed: requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed")'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --requirement requirements.lock
-	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	test -x "$(BIN)/python" || $(PYTHON) -m venv $(VENV)
+	"$(BIN)/python" -m pip install --quiet --requirement requirements.lock
+	"$(BIN)/python" -m pip install --quiet --no-deps --editable .
 	touch $@
 
 # Resolves pyproject.toml afresh; environment.yml follows by hand, and a test compares them.

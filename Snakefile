@@ -4,13 +4,12 @@
 #   snakemake --cores 8 tables --config profile=paper     the paper's models and data
 #   snakemake -n tables --config profile=paper            only say what would be done
 #
+# --config seeds=6 adds seeds to the runs that there are; what is finished stays.
 # --config overrides="budget.max_steps=10 trainer=fsdp profile.gpus=4" changes every run, as on the command line of a run.
 # --config gpu=h100-80gb says which GPU the jobs of a cluster get (docs/clusters.md); what they compute is the same.
 
 import json
 import re
-import shlex
-import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -18,23 +17,26 @@ from snakemake.utils import min_version
 
 from pipeline import worker
 from pipeline.dag import MEMORY_FILES, make_plan
+from pipeline.display.handler import Display
 from pipeline.errors import PipelineError
-from pipeline.report.sections import section_of
-from pipeline.status import summary
+from pipeline.runs import split
+from pipeline.targets import FIRST, Priorities, estimator, experiments_of, files_of
 
 min_version("9.0")
 
-STARTED = time.time()
 WORKER = worker.Worker()
 
 try:
     PROFILE = config.get("profile", "mini")
-    OVERRIDES = shlex.split(config.get("overrides", ""))
+    OVERRIDES = split(config.get("overrides"))
+    OVERRIDES += [f"seeds={config['seeds']}"] if "seeds" in config else []
     PLAN = make_plan(PROFILE, OVERRIDES)
 except PipelineError as error:
     raise WorkflowError(str(error)) from None
 
+DISPLAY = Display(PLAN)
 RESULTS = PLAN.profile.results
+PRIORITIES = Priorities(PLAN)
 # What the time of jobs on a cluster is estimated for.
 GPU = config.get("gpu", "a100-80gb")
 
@@ -54,6 +56,7 @@ include: "pipeline/rules/tables.smk"
 include: "pipeline/rules/figures.smk"
 include: "pipeline/rules/dashboard.smk"
 include: "pipeline/rules/report.smk"
+include: "pipeline/rules/targets.smk"
 
 
 # On a cluster, these are done where Snakemake runs: seconds of one core each, and no GPU.
@@ -61,6 +64,8 @@ localrules:
     mirror,
     tables,
     figures,
+    rebuttal,
+    all,
     select,
     table,
     figure,
@@ -70,15 +75,16 @@ localrules:
 
 # Jobs of a cluster have processes of their own: one that found the worker would compute outside of what it asked for.
 onstart:
+    DISPLAY.attach(workflow, logger)
     if workflow.local_exec:
         WORKER.start()
 
 
 onsuccess:
     WORKER.stop()
-    print(summary(PLAN, STARTED))
+    DISPLAY.end()
 
 
 onerror:
     WORKER.stop()
-    print(summary(PLAN, STARTED))
+    DISPLAY.end()

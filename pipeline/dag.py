@@ -21,6 +21,8 @@ from pipeline.errors import ConfigError, RecordError
 from pipeline.runs import paper_alpha, spell, subdir, unplaced
 from pipeline.schema import Experiment, Method, Model, Plot, Profile, RunConfig, Setting, Statistics, Task
 
+ROOT = Path(__file__).parents[1]
+
 Composer = Callable[[tuple[str, ...]], tuple[RunConfig, DictConfig]]
 
 # The file of pipeline/memory.py that experiments without runs are made of, by kind.
@@ -31,6 +33,9 @@ MEMORY_FILES = {
     "parameters": "parameters.csv",
     "throughput": "throughput.csv",
 }
+
+# What of an experiment says when and under which heading it is made, and changes nothing in its table.
+ORDERING = ("section", "heading", "priority")
 
 
 @dataclass
@@ -66,7 +71,7 @@ class PlannedRun:
         """Returns the run with the learning rate that a search has chosen."""
         old, new = f"/lr={spell(self.lr)}/", f"/lr={spell(lr)}/"
         identity, evaluation_identity = json.loads(self.identity), json.loads(self.evaluation_identity)
-        identity["lr"] = evaluation_identity["run"]["lr"] = lr
+        identity["lr"] = evaluation_identity["run"]["lr"] = float(lr)
         return replace(
             self,
             directory=self.directory.replace(old, new),
@@ -105,16 +110,21 @@ class Plan:
         return f"{self.profile.results}/runs"
 
     @cached_property
-    def runs(self) -> dict[str, PlannedRun]:
-        """Every run that there may be, by directory: for tuned experiments, with each learning rate of the search."""
-        found: dict[str, PlannedRun] = {}
+    def candidates(self) -> dict[str, list[PlannedRun]]:
+        """The runs that an experiment may be made of: of a tuned one, with each learning rate of its search."""
+        found: dict[str, list[PlannedRun]] = {}
         for name, grid in self.grids.items():
             search = self.experiments[name].tuned_by
+            found[name] = []
             for run in grid:
                 rates = self._rates(search, run) if search else []
-                candidates = [run.with_lr(lr, search) for lr in rates] if search and rates else [run]
-                found |= {candidate.directory: candidate for candidate in candidates}
+                found[name] += [run.with_lr(lr, search) for lr in rates] if search and rates else [run]
         return found
+
+    @cached_property
+    def runs(self) -> dict[str, PlannedRun]:
+        """Every run that there may be, by directory."""
+        return {run.directory: run for runs in self.candidates.values() for run in runs}
 
     def run(self, name: str) -> PlannedRun:
         """Returns a run by its path below `runs_folder`.
@@ -211,12 +221,20 @@ class Plan:
         """Returns the repositories of the mirror that one of them is made of."""
         return json.loads(self.mirror[repository])[0]["needs"]
 
+    def _named(self, experiment: str) -> set[str]:
+        """Returns the models, methods and tasks of an experiment's runs."""
+        return {name for run in self.grids[experiment] for name in (run.model, run.method, run.task)}
+
     def layout(self, experiment: str) -> str:
         """Returns what a table follows from besides its records, as JSON; Snakemake makes it anew when it changes."""
-        words = [self.models, self.methods, self.tasks]
         described = self.experiments[experiment]
+        words = [
+            {name: of[name] for name in of if described.compares or name in self._named(experiment)}
+            for of in (self.models, self.methods, self.tasks)
+        ]
         judged = asdict(self.statistics) if described.evaluated or described.compares else None
-        return json.dumps([asdict(described), *words, judged], sort_keys=True)
+        shown = {key: value for key, value in asdict(described).items() if key not in ORDERING}
+        return json.dumps([shown, *words, judged, _published(described)], sort_keys=True)
 
 
 def plan_of_arguments(arguments: Iterable[str]) -> Plan:
@@ -239,12 +257,12 @@ def make_plan(profile: str = "mini", overrides: Iterable[str] = ()) -> Plan:
 
     Args:
         profile: A file of conf/profile.
-        overrides: More Hydra overrides, for every run.
+        overrides: More Hydra overrides, for every run; `seeds=N` stands for the profile's seeds 0 to N − 1.
 
     Raises:
         ConfigError: Something in conf/ or the overrides is not right.
     """
-    extra = list(overrides)
+    extra = [_seeds(override) for override in overrides]
     cached = Path(os.environ.get("LORAFA_CACHE", ".cache"), "plans", f"{_conf_hash(profile, extra)}.json")
     if cached.is_file():
         try:
@@ -256,10 +274,20 @@ def make_plan(profile: str = "mini", overrides: Iterable[str] = ()) -> Plan:
     return plan
 
 
+def _seeds(override: str) -> str:
+    key, _, number = override.partition("=")
+    if key != "seeds":
+        return override
+    if not number.isdecimal() or not int(number):
+        raise ConfigError(f"seeds={number}: must be a number of seeds, 1 or more, as in seeds=6")
+    return f"profile.seeds=[{','.join(map(str, range(int(number))))}]"
+
+
 def _compose(profile: str, extra: list[str]) -> Plan:
     base = [f"profile={profile}", *extra]
-    # Which experiments there are is nothing to a run: choosing others must not make Snakemake train it again.
-    of_runs = [override for override in base if not override.startswith("profile.experiments=")]
+    # Which experiments and seeds there are besides is nothing to a run.
+    others = ("profile.experiments=", "profile.seeds=")
+    of_runs = [override for override in base if not override.startswith(others)]
     composed = cache(compose_run)  # a tenth of a second each, and experiments share many
     experiments: dict[str, Experiment] = {}
     grids: dict[str, list[PlannedRun]] = {}
@@ -429,6 +457,12 @@ def _experiment(data: dict[str, Any]) -> Experiment:
     plot = Plot(**data["plot"]) if data["plot"] else None
     settings = {label: Setting(**setting) for label, setting in data["settings"].items()}
     return Experiment(**{**data, "plot": plot, "settings": settings})
+
+
+def _published(experiment: Experiment) -> str | None:
+    """Returns a hash of the published numbers beside an experiment's own; a figure may have none but its picture."""
+    file = ROOT / experiment.reference
+    return records.sha256(file) if file.is_file() else None
 
 
 def _conf_hash(profile: str, overrides: list[str]) -> str:

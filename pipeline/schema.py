@@ -488,6 +488,13 @@ WITHOUT_RUNS = ("memory", "breakdown", "complexity", "parameters", "throughput")
 OF_TRAINING = ("search", "sensitivity", "heatmap", "convergence", "comparison")
 DRAWN = ("breakdown", "heatmap", "convergence", "pareto")
 FIGURES_ONLY = ("heatmap", "convergence", "pareto")
+# Where an experiment comes from, with its heading in the report unless it has its own.
+SECTIONS = {
+    "paper": "Paper",
+    "rebuttal": "Reviews and rebuttal",
+    "reviewers": "Reviews and rebuttal",
+    "beyond": "Beyond the paper",
+}
 
 
 @dataclass
@@ -500,6 +507,9 @@ class Experiment:
         kind: The module of pipeline/tables that builds it.
         reference: The file with the published numbers; empty where there are none.
         caption: What the rows and columns are.
+        section: Who asked for it, which decides the targets that make it.
+        heading: Of the section of the report that it stands in; null for that of `section`.
+        priority: Runs of an experiment with a higher one come first; what needs no training comes before all.
         models: Files of conf/model.
         methods: Files of conf/method.
         tasks: Files of conf/task.
@@ -517,6 +527,11 @@ class Experiment:
     kind: str = field(metadata=_one_of(*EVALUATED, *OF_TRAINING, "pareto", "verdicts", *WITHOUT_RUNS))
     reference: str
     caption: str
+    section: str = field(default="beyond", metadata=_one_of(*SECTIONS))
+    heading: str | None = None
+    priority: int = field(
+        default=0, metadata={"check": (lambda value: 0 <= value <= 100, "must be from 0 to 100")}
+    )
     models: list[str] = field(default_factory=list)
     methods: list[str] = field(default_factory=list)
     tasks: list[str] = field(default_factory=list)
@@ -536,6 +551,11 @@ class Experiment:
     def tabled(self) -> bool:
         """Whether there is a table of it."""
         return self.kind not in FIGURES_ONLY
+
+    @property
+    def category(self) -> str:
+        """The heading that it stands under in the report."""
+        return self.heading or SECTIONS[self.section]
 
     @property
     def evaluated(self) -> bool:

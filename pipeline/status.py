@@ -1,7 +1,7 @@
 """Says what of a target is done, what went wrong, and how long the rest will take.
 
   python -m pipeline.status                                  every experiment of the mini profile, one line each
-  python -m pipeline.status tables profile=paper             those that are tables (or figures)
+  python -m pipeline.status tables profile=paper             the paper's tables (or figures, rebuttal)
   python -m pipeline.status table2 --price-per-hour 1.80     one experiment and the search that it waits for
   python -m pipeline.status figure6 --json                   the same for programs
 
@@ -33,6 +33,7 @@ from pipeline.dag import Plan, PlannedRun, plan_of_arguments
 from pipeline.errors import ConfigError, RecordError
 from pipeline.job import command_line, job
 from pipeline.progress import FAILED, INTERRUPTED, LEFT, RUNNING, Progress, progress
+from pipeline.targets import TARGETS, experiments_of
 
 TO_SCORE = "to score"
 STATES = {
@@ -47,7 +48,6 @@ STATES = {
 }
 TRAIN, SCORE = "train", "score"
 TOTAL = "all"
-GROUPS = ("tables", "figures")
 
 
 @dataclass(frozen=True)
@@ -233,20 +233,19 @@ def chosen(plan: Plan, target: str | None) -> list[str]:
 
     Args:
         plan: The profile's plan.
-        target: `tables`, `figures`, an experiment or the file of its table or figure; None for everything.
+        target: One of `TARGETS`, an experiment or the file of its table or figure; None for everything.
 
     Raises:
         ConfigError: There is no such target.
     """
-    groups = {"tables": plan.tables(), "figures": plan.figures()}
     if target is not None and "/" in target:
         target = Path(target).stem
-    if target in groups or target is None:
-        wanted = groups[target] if target else list(plan.experiments)
+    if target is None or target in TARGETS:
+        wanted = experiments_of(plan, target or "all")
     elif target in plan.experiments:
         wanted = [*plan.experiments[target].compares, target]
     else:
-        raise ConfigError(f"no target '{target}'; there is {', '.join([*GROUPS, *plan.experiments])}")
+        raise ConfigError(f"no target '{target}'; there is {', '.join([*TARGETS, *plan.experiments])}")
     wanted = [name for name in wanted if name in plan.experiments]
     return list(dict.fromkeys(name for one in wanted for name in [*plan.searches_of(one), one]))
 
@@ -256,7 +255,7 @@ def table(plan: Plan, target: str | None = None, price: float | None = None, job
 
     Args:
         plan: The profile's plan.
-        target: An experiment, `tables` or `figures`; None for all.
+        target: An experiment, one of `TARGETS`; None for all.
         price: Of one run's machine for an hour; None to leave the costs out.
         jobs: Runs at a time.
 
@@ -274,7 +273,7 @@ def table(plan: Plan, target: str | None = None, price: float | None = None, job
         cost = [_money(_cost(seconds, price)) for seconds in (line.used, line.to_go)][: len(costs)]
         made = {None: "", True: "yes", False: "no"}[line.made]
         result.add_row(
-            name, *counts, _spell(line.used) if line.used else "", _left(line), *cost, made, style=style
+            name, *counts, spell_time(line.used) if line.used else "", _left(line), *cost, made, style=style
         )
 
     for name, found in runs.items():
@@ -312,7 +311,7 @@ def _failed(runs: dict[str, list[RunStatus]]) -> dict[str, str | None]:
 def _caption(total: Line, runs: dict[str, list[RunStatus]], jobs: int) -> str:
     words = []
     if total.to_go or not total.unknown:
-        words.append(f"{_spell(total.to_go / jobs)} to go, {jobs} run{'s' * (jobs > 1)} at a time.")
+        words.append(f"{spell_time(total.to_go / jobs)} to go, {jobs} run{'s' * (jobs > 1)} at a time.")
     if total.unknown:
         words.append(f"{total.unknown} runs to go are of unknown length: none of their model has finished.")
     words += [f"\n{directory}: {problem}" for directory, problem in list(_failed(runs).items())[:5]]
@@ -356,7 +355,8 @@ def facts(plan: Plan, target: str | None, price: float | None, jobs: int) -> dic
     }
 
 
-def _spell(seconds: float) -> str:
+def spell_time(seconds: float) -> str:
+    """Returns a time as people say it: 12 min 05 s."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:
@@ -366,8 +366,8 @@ def _spell(seconds: float) -> str:
 
 def _left(line: Line) -> str:
     if not line.unknown:
-        return _spell(line.to_go) if line.states else ""
-    return f"{_spell(line.to_go)} + ?" if line.to_go else "?"
+        return spell_time(line.to_go) if line.states else ""
+    return f"{spell_time(line.to_go)} + ?" if line.to_go else "?"
 
 
 def _cost(seconds: float, price: float | None) -> float | None:
@@ -408,7 +408,7 @@ def command_line_of(parser: ArgumentParser) -> tuple[Namespace, str | None, list
         "words",
         nargs="*",
         metavar="TARGET profile=NAME",
-        help="tables, figures or a file of conf/experiment, and overrides for every run",
+        help="tables, figures, rebuttal, all or a file of conf/experiment, and overrides for every run",
     )
     parser.add_argument("--price-per-hour", type=float, help="of the machine or GPU that one run uses")
     parser.add_argument("--jobs", type=int, default=1, help="how many runs at a time (default: %(default)s)")

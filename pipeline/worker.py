@@ -3,7 +3,8 @@
 `python -m pipeline.worker run MODULE ARGUMENT...` does what `python -m MODULE ARGUMENT...` does. Where LORAFA_WORKER
 names the socket of a running `serve`, the module runs in a fork of that process, with this process's environment,
 folder and standard streams; else it runs right here. Signals that ask the client to stop reach its fork; a killed
-client, or the end of the worker, takes the fork with it.
+client, or the end of the worker, takes the fork with it. With `--log FILE`, what the module prints goes there, and a
+failure ends with one line on standard error that begins with "error: ".
 """
 
 import argparse
@@ -24,7 +25,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from pipeline.job import quieten
+from pipeline.job import INTERRUPTED, quieten
 
 SOCKET = "LORAFA_WORKER"
 PRELOAD = (
@@ -40,8 +41,10 @@ PRELOAD = (
     "pipeline.training",
 )
 STREAMS = (0, 1, 2)
+SEEN: set[int] = set()  # signals that this client has got
 FORWARDED = (signal.SIGINT, signal.SIGTERM)
 # glibc gives a tensor's memory back to the system and gets it anew at each step, for a tenth of a CPU run's time.
+LAST_LINES = 20  # of a log, to show what led to an error that nobody foresaw
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**33)}
 
 
@@ -89,10 +92,10 @@ class Worker:
 def run(module: str, arguments: list[str]) -> int:
     """Runs a module in a fork of the worker, or here when there is none, and returns its exit code."""
     path = os.environ.get(SOCKET)
+    if not path:
+        return _execute(module, arguments)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         try:
-            if path is None:
-                raise FileNotFoundError
             connection.connect(path)
         except (FileNotFoundError, ConnectionRefusedError):
             return _execute(module, arguments)
@@ -107,9 +110,49 @@ def run(module: str, arguments: list[str]) -> int:
         connection.sendall(message)
         socket.send_fds(connection, [b"."], list(STREAMS))
         for number in FORWARDED:
-            signal.signal(number, lambda number, _: connection.sendall(bytes([number])))
+            signal.signal(number, lambda number, _: _pass_to_fork(connection, number))
         reply = connection.recv(8)
     return int.from_bytes(reply, signed=True) if reply else 1
+
+
+def _pass_to_fork(connection: socket.socket, number: int) -> None:
+    SEEN.add(number)
+    connection.sendall(bytes([number]))
+
+
+def _note_interrupt(number: int, _: Any) -> None:
+    SEEN.add(number)
+    raise KeyboardInterrupt
+
+
+def run_logged(log: Path, module: str, arguments: list[str]) -> int:
+    """Runs a module as `run` does, with its output in a file; a failure is told on standard error.
+
+    Who pressed Ctrl-C knows: there, the log alone says what became of it.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    signal.signal(signal.SIGINT, _note_interrupt)
+    terminal = os.dup(2)
+    with log.open("wb") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    code = run(module, arguments)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if code and not (code == INTERRUPTED and signal.SIGINT in SEEN):
+        os.write(terminal, (complaint(log, code) + "\n").encode())
+    return code
+
+
+def complaint(log: Path, code: int) -> str:
+    """Returns what to tell of a failed job: its own `error: ` line, or else the end of its log and one that we make."""
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    for line in reversed(lines):
+        if line.startswith("error: "):
+            return line
+    if not lines:
+        return f"error: ended with exit code {code} without a word, as what is killed does; its log, {log}, is empty"
+    return "\n".join([*lines[-LAST_LINES:], f"error: {lines[-1].strip()} (all of it is in {log})"])
 
 
 def serve(path: str, owner: int, preload: Sequence[str]) -> None:
@@ -245,6 +288,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m pipeline.worker", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     run_parser = commands.add_parser("run", help="run a module, in a fork of the worker if there is one")
+    run_parser.add_argument("--log", type=Path, help="the file for what the module prints")
     run_parser.add_argument("module")
     run_parser.add_argument("arguments", nargs=argparse.REMAINDER)
     serve_parser = commands.add_parser("serve", help="be the worker")
@@ -254,6 +298,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.command == "serve":
         serve(str(arguments.socket), arguments.owner, arguments.preload)
+    elif arguments.log:
+        sys.exit(run_logged(arguments.log, arguments.module, arguments.arguments))
     else:
         sys.exit(run(arguments.module, arguments.arguments))
 

@@ -10,7 +10,6 @@ from pipeline.dag import Plan
 from pipeline.report import judges
 from pipeline.report.judges import Finding, NotMadeError, Verdict
 from pipeline.report.paper import CLAIMS, Claim
-from pipeline.report.sections import section_of
 from pipeline.tables.memory import GIB
 from pipeline.tables.table import Cell, Row, Table
 
@@ -105,7 +104,7 @@ def _links(plan: Plan, name: str) -> list[dict[str, str]]:
     if name not in plan.experiments:
         return []
     experiment, results = plan.experiments[name], Path(plan.profile.results)
-    title, section = _short(experiment.title), section_of(name)
+    title, section = _short(experiment.title), experiment.category
     files = {title: results / "figures" / f"{name}.svg"} if experiment.drawn else {}
     if experiment.tabled:
         files["its numbers" if files else title] = results / "tables" / f"{name}.html"

@@ -23,15 +23,16 @@ rule repository:
         f"{PLAN.profile.cache}/logs/{{repository}}.tsv"
     wildcard_constraints:
         repository="|".join(PLAN.mirror) or "none",
+    priority: lambda wildcards: PRIORITIES.repository(wildcards.repository)
     conda:
         "../../environment.yml"
     params:
         mirror=PLAN.profile.build_mirror,
         root=lambda wildcards, output: mirror_root(output[0], wildcards.repository),
-        cache=lambda wildcards: PLAN.profile.cache,
+        cache=lambda wildcards, output: PLAN.profile.cache,
         contents=lambda wildcards: PLAN.mirror[wildcards.repository],
     message:
         "Building {wildcards.repository} from pinned packages"
     shell:
-        "python -m pipeline.assets build --mirror {params.mirror} --root {params.root:q} --cache {params.cache:q}"
-        " {wildcards.repository} > {log} 2>&1 || (tail -n 3 {log} >&2; exit 1)"
+        "LORAFA_WORKER= python -m pipeline.worker run --log {log:q} pipeline.assets build --mirror {params.mirror}"
+        " --root {params.root:q} --cache {params.cache:q} {wildcards.repository}"

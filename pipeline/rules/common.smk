@@ -21,11 +21,25 @@ def sources(experiment):
     return PLAN.sources(experiment)
 
 
+def runs_of(target):
+    """The files of the runs that a target is made of: or a run that was deleted would stay deleted."""
+    return lambda wildcards: [
+        source
+        for experiment in experiments_of(PLAN, target)
+        for source in sources(experiment)
+    ]
+
+
+def overrides(wildcards, output):
+    """What commands that read the plan are given. Snakemake takes no note of parameters that ask for `output`."""
+    return [f"profile={PROFILE}", *OVERRIDES]
+
+
 def reported(wildcard):
     """How the report files a table or figure: its caption, its section of the paper and its title."""
     return {
         "caption": "../report/result.rst",
-        "category": lambda wildcards: section_of(wildcards[wildcard]),
+        "category": lambda wildcards: PLAN.experiments[wildcards[wildcard]].category,
         "labels": lambda wildcards: {
             "Result": PLAN.experiments[wildcards[wildcard]].title,
             "As": wildcard,

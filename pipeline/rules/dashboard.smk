@@ -7,7 +7,6 @@ rule dashboard:
     conda:
         "../../environment.yml"
     params:
-        overrides=[f"profile={PROFILE}", *OVERRIDES],
+        overrides=overrides,
     shell:
-        "python -m pipeline.dashboard {params.overrides:q} 2> {log}"
-        " || (grep -a '^error: ' {log} >&2 || tail -n 20 {log} >&2; exit 1)"
+        "python -m pipeline.worker run --log {log:q} pipeline.dashboard {params.overrides:q}; cat {log:q}"

@@ -1,11 +1,6 @@
 # Figures as SVG, PDF and PNG, from the files that the tables are made of.
 
 
-rule figures:
-    input:
-        expand(f"{RESULTS}/figures/{{figure}}.svg", figure=PLAN.figures()),
-
-
 rule figure:
     input:
         lambda wildcards: sources(wildcards.figure),
@@ -18,11 +13,11 @@ rule figure:
         f"{RESULTS}/logs/figures/{{figure}}.tsv"
     wildcard_constraints:
         figure="|".join(PLAN.figures()) or "none",
+    priority: lambda wildcards: PRIORITIES.experiment(wildcards.figure)
     conda:
         "../../environment.yml"
     params:
         layout=lambda wildcards: PLAN.layout(wildcards.figure),
-        overrides=[f"profile={PROFILE}", *OVERRIDES],
+        overrides=overrides,
     shell:
-        "python -m pipeline.worker run pipeline.figures {wildcards.figure} {params.overrides:q} > {log} 2>&1"
-        " || (tail -n 20 {log} >&2; exit 1)"
+        "python -m pipeline.worker run --log {log:q} pipeline.figures {wildcards.figure} {params.overrides:q}"

@@ -10,9 +10,12 @@ rule memory:
         f"{RESULTS}/logs/memory/{{file}}.tsv"
     wildcard_constraints:
         file="|".join(map(re.escape, set(MEMORY_FILES.values()))),
+    priority: FIRST
     conda:
         "../../environment.yml"
     threads: lambda wildcards: workflow.cores if wildcards.file == "estimates.csv" else 1
+    params:
+        follows_from=lambda wildcards: estimator(),
     shell:
-        "OMP_NUM_THREADS=1 python -m pipeline.memory predict {output:q} --processes {threads} > {log} 2>&1"
-        " || (tail -n 20 {log} >&2; exit 1)"
+        "LORAFA_WORKER= OMP_NUM_THREADS=1 python -m pipeline.worker run --log {log:q} pipeline.memory predict {output:q}"
+        " --processes {threads}"

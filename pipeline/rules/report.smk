@@ -8,8 +8,8 @@ config["report"] = json.loads(FACTS.read_text()) if FACTS.is_file() else None
 
 rule overview:
     input:
-        rules.tables.input,
-        rules.figures.input,
+        files_of(PLAN, "all"),
+        runs_of("all"),
     output:
         multiext(f"{RESULTS}/report/claims", ".md", ".tex", ".csv", ".html"),
         multiext(f"{RESULTS}/report/runs", ".md", ".tex"),
@@ -34,7 +34,6 @@ rule overview:
         "../../environment.yml"
     params:
         statistics=lambda wildcards: asdict(PLAN.statistics),
-        overrides=[f"profile={PROFILE}", *OVERRIDES],
+        overrides=overrides,
     shell:
-        "python -m pipeline.worker run pipeline.report {params.overrides:q} > {log} 2>&1"
-        " || (tail -n 20 {log} >&2; exit 1)"
+        "python -m pipeline.worker run --log {log:q} pipeline.report {params.overrides:q}"

@@ -12,11 +12,11 @@ checkpoint select:
         f"{RESULTS}/logs/search/{{search}}.tsv"
     wildcard_constraints:
         search="|".join(PLAN.searches()) or "none",
+    priority: lambda wildcards: PRIORITIES.experiment(wildcards.search)
     conda:
         "../../environment.yml"
     params:
         runs=lambda wildcards: [run.directory for run in PLAN.runs_of(wildcards.search)],
-        overrides=[f"profile={PROFILE}", *OVERRIDES],
+        overrides=overrides,
     shell:
-        "python -m pipeline.worker run pipeline.select {wildcards.search} {params.overrides:q} > {log} 2>&1"
-        " || (tail -n 20 {log} >&2; exit 1)"
+        "python -m pipeline.worker run --log {log:q} pipeline.select {wildcards.search} {params.overrides:q}"

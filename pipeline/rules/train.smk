@@ -1,4 +1,6 @@
 # One job per run, and one to score it. The command is what a person would paste; the worker only spares it the imports.
+# A run's identity alone decides whether it is trained again. Its overrides say more, such as threads; Snakemake takes no
+# note of parameters that ask for `output`.
 
 
 wildcard_constraints:
@@ -14,6 +16,7 @@ rule train:
         f"{RESULTS}/logs/{{run}}.log",
     benchmark:
         f"{RESULTS}/logs/{{run}}.tsv"
+    priority: lambda wildcards: PRIORITIES.run(wildcards.run)
     conda:
         "../../environment.yml"
     threads: PLAN.profile.cores
@@ -23,10 +26,9 @@ rule train:
         runtime=asked("runtime", "training"),
     params:
         identity=lambda wildcards: PLAN.run(wildcards.run).identity,
-        overrides=lambda wildcards: PLAN.run(wildcards.run).overrides,
+        overrides=lambda wildcards, output: PLAN.run(wildcards.run).overrides,
     shell:
-        "python -m pipeline.worker run pipeline.train {params.overrides:q} 2> {log}"
-        " || (grep -a '^error: ' {log} >&2 || tail -n 20 {log} >&2; exit 1)"
+        "python -m pipeline.worker run --log {log:q} pipeline.train {params.overrides:q}"
 
 
 rule evaluate:
@@ -39,6 +41,7 @@ rule evaluate:
         f"{RESULTS}/logs/{{run}}.evaluate.log",
     benchmark:
         f"{RESULTS}/logs/{{run}}.evaluate.tsv"
+    priority: lambda wildcards: PRIORITIES.run(wildcards.run)
     conda:
         "../../environment.yml"
     threads: PLAN.profile.threads
@@ -48,7 +51,6 @@ rule evaluate:
         runtime=asked("runtime", "evaluation"),
     params:
         identity=lambda wildcards: PLAN.run(wildcards.run).evaluation_identity,
-        overrides=lambda wildcards: PLAN.run(wildcards.run).overrides,
+        overrides=lambda wildcards, output: PLAN.run(wildcards.run).overrides,
     shell:
-        "python -m pipeline.worker run pipeline.evaluate {params.overrides:q} 2> {log}"
-        " || (grep -a '^error: ' {log} >&2 || tail -n 20 {log} >&2; exit 1)"
+        "python -m pipeline.worker run --log {log:q} pipeline.evaluate {params.overrides:q}"

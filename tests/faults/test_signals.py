@@ -1,6 +1,7 @@
 """Ctrl-C in a running DAG: all of it stops within ten seconds, leaves nothing behind, and goes on when asked to."""
 
 import os
+import re
 import signal
 import time
 
@@ -21,7 +22,8 @@ def test_ctrl_c_stops_within_ten_seconds_and_the_same_command_goes_on(whole, tmp
     assert not left
     assert seconds < 10
     assert process.returncode != 0
-    assert "error: interrupted at step" in output and "the same command goes on from step" in output
+    assert output.count("interrupted: ") == 1 and "failed" not in output
+    assert re.search(r"are done and kept; the same command goes on, with .* running from step \d+", output)
     assert "Traceback" not in output
     assert not list(dag.folder.glob(".snakemake/locks/*"))
     assert not list(dag.folder.rglob("running")), "a run is still marked as being trained"

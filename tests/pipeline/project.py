@@ -53,9 +53,10 @@ class Project:
         }
         return {"cwd": self.folder, "env": environment}
 
-    def planned(self) -> dict[str, int]:
-        """How many jobs of each rule would run now."""
-        output = self.snakemake("-n").stdout
+    def planned(self, *config: str) -> dict[str, int]:
+        """How many jobs of each rule would run now, with more of Snakemake's `--config`."""
+        command = [*self.command("-n"), *config]
+        output = subprocess.run(command, **self.surroundings, capture_output=True, text=True).stdout
         return {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", output, re.MULTILINE)}
 
     @property

@@ -10,6 +10,7 @@ from project import SECRETS, Project
 
 from pipeline import records
 from pipeline.dag import make_plan
+from pipeline.targets import experiments_of
 
 pytestmark = pytest.mark.integration
 
@@ -20,7 +21,12 @@ def project(tmp_path_factory, tiny_overrides) -> Project:
     result = project.snakemake()
     assert result.returncode == 0, result.stderr
     assert "Profile smoke: 8 runs done in" in result.stdout
-    assert result.stdout.count("method=lora-fa/task=sst2/") == 2, "a line for each finished job"
+    lines = re.findall(
+        r"^minilm lora-fa sst2 seed 0: (?:accuracy|scored, ).*, \d+ s ", result.stderr, re.MULTILINE
+    )
+    assert len(lines) == 2, "a line for each finished job"
+    assert "Select jobs to execute" not in result.stderr and "\x1b" not in result.stderr
+    assert "LoRA-FA − LoRA: " in result.stdout and "results/smoke/tables/table2.md" in result.stdout
     return project
 
 
@@ -61,6 +67,24 @@ def test_a_second_run_does_nothing_and_says_so(project):
     assert result.returncode == 0
     assert "Nothing to be done" in result.stderr
     assert project.planned() == {}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["profile.threads=2", "profile.tracking=live"],
+        ["trainer=fsdp", "profile.processes=2"],
+        ["profile.experiments=[search]"],
+    ],
+)
+def test_what_changes_no_result_runs_nothing_again(project, monkeypatch, more):
+    monkeypatch.setattr(project, "overrides", [*project.overrides, *more])
+    assert project.planned() == {}
+
+
+def test_more_seeds_train_the_new_seeds_alone(project):
+    planned = project.planned("seeds=2")
+    assert planned == {"train": 4, "evaluate": 4, "table": 1, "tables": 1, "total": 10}
 
 
 def test_editing_a_method_reruns_its_runs_and_no_others(project):
@@ -121,7 +145,10 @@ def test_the_paper_profile_lists_its_runs_without_building_anything(project):
     assert result.returncode == 0, result.stderr
     plan = make_plan("paper")
     known = {
-        run.directory for name in plan.tables() if not plan.searches_of(name) for run in plan.grids[name]
+        run.directory
+        for name in experiments_of(plan, "tables")
+        if not plan.searches_of(name)
+        for run in plan.grids[name]
     }
     assert re.search(rf"^train +{len(known)}$", result.stdout, re.MULTILINE)  # the searches choose the others
     assert not (project.folder / "results/paper/runs").exists()

@@ -5,7 +5,8 @@ from hydra.core.global_hydra import GlobalHydra
 
 from pipeline.config import CONF, compose_run
 from pipeline.dag import make_plan
-from pipeline.runs import run_dir, spell
+from pipeline.errors import ConfigError
+from pipeline.runs import run_dir, spell, split, subdir, unplaced
 
 
 @pytest.mark.parametrize(
@@ -24,6 +25,9 @@ from pipeline.runs import run_dir, spell
         (-3e-5, "-3e-5"),
         ("all", "all"),
         ("a/b c", "a_bc"),
+        (["a", 8.0], "[a,8]"),
+        ({"a": 0.3}, "{a:0.3}"),
+        (None, "null"),
         (True, "True"),
     ],
 )
@@ -59,3 +63,53 @@ def test_a_sweep_by_hand_lands_where_the_dag_looks():
     with initialize_config_dir(str(CONF), version_base="1.3"):
         by_hand = compose("config", overrides, return_hydra_config=True)
     assert f"{by_hand.hydra.sweep.dir}/{by_hand.hydra.sweep.subdir}" in plan.runs
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("alpha=16", "alpha=16.0"),
+        ("alpha=16", "alpha=1.6e1"),
+        ("trainer.weight_decay=0.10", "trainer.weight_decay=1e-1"),
+        ("method.targets=qv", "method.targets='qv'"),
+        ("+task.scoring_splits=[a,b]", "+task.scoring_splits=[a, 'b']"),
+        ("budget.epochs=null", "budget.epochs=NULL"),
+        ("+x=true", "+x=True"),
+    ],
+)
+def test_what_an_override_says_decides_and_not_how(one, other):
+    assert unplaced([one]) == unplaced([other])
+    assert subdir("m", "f", "t", 8, 1e-3, unplaced([one]), 0) == subdir(
+        "m", "f", "t", 8, 1e-3, unplaced([other]), 0
+    )
+
+
+@pytest.mark.parametrize(
+    "value", [[f"task{number:03}" for number in range(400)], "x" * 300, 'a"b', "ü" * 120]
+)
+def test_every_override_makes_a_part_of_a_path_that_file_systems_take(value, tmp_path):
+    def path(value) -> str:
+        return subdir("m", "f", "t", 8, 1e-3, {"task.instructions.train_tasks": spell(value)}, 0)
+
+    (tmp_path / path(value)).mkdir(parents=True)
+    changed = [*value[:-1], "another"] if isinstance(value, list) else f"{value}y"
+    assert path(changed) != path(value) == path(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (None, []),
+        ("a=1 b=[2,3]", ["a=1", "b=[2,3]"]),
+        ("a='x y' b=2", ["a=x y", "b=2"]),
+        ("b=2 a='x y", ["b=2", "a=x y"]),  # as Snakemake passes on b=2 a='x y'
+        ('b=2 a="x y', ["b=2", "a=x y"]),
+    ],
+)
+def test_overrides_are_split_as_a_shell_does_though_snakemake_drops_the_last_quote(text, words):
+    assert split(text) == words
+
+
+def test_a_quote_that_is_never_closed_is_one_clear_line():
+    with pytest.raises(ConfigError, match="a quotation mark is not closed in: a="):
+        split('a="\\')

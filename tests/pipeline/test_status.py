@@ -119,7 +119,8 @@ def test_a_run_of_two_experiments_counts_once(plan):
 def test_a_table_waits_for_its_search_and_a_group_has_its_members(plan):
     assert status.chosen(plan, "table2") == ["search", "table2"]
     assert status.chosen(plan, "tables") == ["search", "table1", "table2"]
-    assert status.chosen(plan, "figures") == []
+    assert status.chosen(plan, "figures") == status.chosen(plan, "rebuttal") == []
+    assert status.chosen(plan, "all") == status.chosen(plan, None) == ["search", "table1", "table2"]
 
 
 def test_the_command_prints_a_table_or_json(arguments, monkeypatch, capsys):
@@ -133,7 +134,7 @@ def test_the_command_prints_a_table_or_json(arguments, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
-        (["table9"], "no target 'table9'; there is tables, figures, search"),
+        (["table9"], "no target 'table9'; there is tables, figures, rebuttal, all, search"),
         (["table1", "table2"], "one target at a time, not table1 and table2"),
         (["--price-per-hour", "-1"], "--price-per-hour must be a number that is not negative"),
         (["--price-per-hour", "nan"], "--price-per-hour must be a number that is not negative"),

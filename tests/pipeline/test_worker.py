@@ -106,3 +106,49 @@ def test_without_its_server_a_client_runs_the_module_itself(monkeypatch, tmp_pat
     monkeypatch.setenv(worker.SOCKET, str(tmp_path / "gone"))
     output, _ = client(module("print('here')")).communicate(timeout=60)
     assert output == "here\n"
+
+
+@pytest.mark.parametrize("with_server", [True, False])
+@pytest.mark.parametrize(
+    ("end", "code", "last"),
+    [
+        ("", 0, ""),
+        ("sys.exit(3)", 3, "error: out (all of it is in {log})"),
+        (
+            "print('error: no such file', file=sys.stderr)\nprint('bye')\nsys.exit(2)",
+            2,
+            "error: no such file",
+        ),
+        ("1 / 0", 1, "error: ZeroDivisionError: division by zero (all of it is in {log})"),
+    ],
+)
+def test_a_log_gets_all_output_and_a_failure_ends_in_one_error_line(
+    request, tmp_path, module, with_server, end, code, last
+):
+    name, log = module(f"import sys\nprint('out')\n{end}"), tmp_path / "a folder" / "its log"
+    if with_server:
+        request.getfixturevalue("server")
+    command = [sys.executable, "-m", "pipeline.worker", "run", "--log", str(log), name, "--option", "a=b c"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stdout) == (code, "")
+    assert log.read_text().startswith("out\n")
+    assert (result.stderr.splitlines() or [""])[-1] == last.format(log=log)
+    assert result.stderr.count("error: ") == (code > 0)
+
+
+def test_what_died_without_a_word_is_told_of(tmp_path):
+    log = tmp_path / "log"
+    log.touch()
+    assert worker.complaint(log, -9).startswith("error: ended with exit code -9 without a word")
+
+
+def test_who_pressed_ctrl_c_is_told_nothing_and_the_log_all(tmp_path, module):
+    log, mark = tmp_path / "log", tmp_path / "mark"
+    wait = "try: time.sleep(60)\nexcept KeyboardInterrupt:\n    print('error: interrupted at step 3')\n    sys.exit(75)"
+    name = module(f"import pathlib, sys, time\npathlib.Path({str(mark)!r}).touch()\n{wait}")
+    command = [sys.executable, "-m", "pipeline.worker", "run", "--log", str(log), name]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    wait_for(mark.exists, process)
+    process.send_signal(signal.SIGINT)
+    assert (process.communicate(timeout=30)[1], process.returncode) == ("", 75)
+    assert "interrupted at step 3" in log.read_text()

@@ -1,0 +1,208 @@
+"""How far the jobs of a DAG are: runs done and left of each experiment, and the time that the rest will take."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from pipeline import records
+from pipeline.dag import Plan, PlannedRun
+from pipeline.errors import RecordError
+from pipeline.schema import SMALLER_IS_BETTER
+
+PARTS = {"train": (records.NAME, "train_info"), "evaluate": (records.EVALUATION, "evaluation")}  # by rule
+OTHERS = {
+    "repository": "Models and data",
+    "memory": "Memory estimates",
+    "table": "Tables and figures",
+    "figure": "Tables and figures",
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """How far a part of the work is.
+
+    Attributes:
+        title: What it is.
+        done: Runs, or jobs.
+        total: Of so many.
+        unit: "runs", or empty for jobs.
+        seconds: Until it is done, with as many runs at a time as there may be; None where that is not known.
+    """
+
+    title: str
+    done: int
+    total: int
+    unit: str = ""
+    seconds: float | None = None
+
+
+class Tally:
+    """Counts what is done.
+
+    Args:
+        plan: The profile's plan.
+        at_a_time: How many runs there are at a time.
+        jobs: Those that are to be done: the name of their rule, and their wildcards.
+    """
+
+    def __init__(self, plan: Plan, at_a_time: int, jobs: Iterable[tuple[str, dict[str, str]]]) -> None:
+        self._plan, self._at_a_time = plan, at_a_time
+        self._pending: set[str] = set()
+        self._there: dict[str, bool] = {}
+        self._others: dict[str, list[int]] = {}
+        self._times: dict[tuple[str, ...], list[float]] = defaultdict(list)
+        names: set[str] = set()
+        for rule, wildcards in jobs:
+            if rule in PARTS:
+                self._pending.add(self._file(rule, wildcards["run"]))
+            elif rule in OTHERS:
+                self._others.setdefault(OTHERS[rule], [0, 0])[1] += 1
+            names |= {wildcards[key] for key in ("table", "figure", "search") if key in wildcards}
+        found = [name for name in plan.experiments if name in names and plan.grids[name]]
+        self.experiments = sorted(found, key=lambda name: -plan.experiments[name].priority)
+        self._runs = {name: plan.expected(name) for name in self.experiments}
+        finished = {run.directory: run for runs in self._runs.values() for run in runs}
+        for run in finished.values():
+            for part, (name, section) in PARTS.items():
+                if self._is_there(f"{run.directory}/{name}"):
+                    self._learn(run, part, read(run, name, section))
+
+    def start(self, rule: str, wildcards: dict[str, str]) -> None:
+        """Notes that a job begins: what it makes is not there, or no longer good."""
+        if rule in PARTS:
+            self._pending.add(self._file(rule, wildcards["run"]))
+
+    def finish(self, rule: str, wildcards: dict[str, str]) -> str | None:
+        """Notes that a job is done; returns what a run came to, in one line."""
+        if rule in OTHERS and OTHERS[rule] in self._others:
+            count = self._others[OTHERS[rule]]
+            count[0] += 1
+            count[1] = max(count)
+        if rule == "select":
+            self._runs = {name: self._plan.expected(name) for name in self.experiments}
+        if rule not in PARTS:
+            return None
+        file = self._file(rule, wildcards["run"])
+        self._pending.discard(file)
+        self._there[file] = True
+        run = self._plan.run(wildcards["run"])
+        info = read(run, *PARTS[rule])
+        self._learn(run, rule, info)
+        return f"{named(run)}: {outcome(info)}"
+
+    def name(self, rule: str, wildcards: dict[str, str]) -> str:
+        """Returns what people call a job."""
+        if rule in PARTS:
+            scored = "scoring " if rule == "evaluate" else ""
+            return scored + named(self._plan.run(wildcards["run"]))
+        return " ".join([rule, *wildcards.values()])
+
+    def lines(self) -> list[Line]:
+        """Returns how far everything is, in the order in which it is made."""
+        others = [Line(title, *count) for title, count in self._others.items()]
+        return [*others, *(self.line(name) for name in self.experiments)]
+
+    def line(self, experiment: str) -> Line:
+        """Returns how far the runs of an experiment are."""
+        runs = self._runs[experiment]
+        done = sum(not any(True for _ in self._left(run, experiment)) for run in runs)
+        title = self._plan.experiments[experiment].title
+        return Line(title, done, len(runs), "runs", self._to_go([experiment]))
+
+    def line_of(self, run: str) -> Line | None:
+        """Returns the line of the first experiment that has a run, given by its path below `Plan.runs_folder`."""
+        directory = f"{self._plan.runs_folder}/{run}"
+        for name in self.experiments:
+            if any(one.directory == directory for one in self._runs[name]):
+                return self.line(name)
+        return None
+
+    def total(self) -> Line:
+        """Returns how far all runs are; one of several experiments counts once."""
+        left = {}
+        runs: dict[str, PlannedRun] = {}
+        for name in self.experiments:
+            for run in self._runs[name]:
+                runs[run.directory] = run
+                if any(True for _ in self._left(run, name)):
+                    left[run.directory] = run
+        return Line("All runs", len(runs) - len(left), len(runs), "runs", self._to_go(self.experiments))
+
+    def _file(self, rule: str, run: str) -> str:
+        return f"{self._plan.runs_folder}/{run}/{PARTS[rule][0]}"
+
+    def _is_there(self, file: str) -> bool:
+        if file not in self._there:
+            self._there[file] = Path(file).is_file()
+        return self._there[file] and file not in self._pending
+
+    def _left(self, run: PlannedRun, experiment: str) -> Iterator[str]:
+        """Yields what is yet to do of a run, as rules."""
+        for part in PARTS if self._plan.experiments[experiment].evaluated else ["train"]:
+            if not self._is_there(f"{run.directory}/{PARTS[part][0]}"):
+                yield part
+
+    def _to_go(self, experiments: list[str]) -> float | None:
+        left = {
+            (run.directory, part): run
+            for name in experiments
+            for run in self._runs[name]
+            for part in self._left(run, name)
+        }
+        total = 0.0
+        for (_, part), run in left.items():
+            known = next((self._times[key] for key in _keys(part, run) if key in self._times), None)
+            if known is None and part == "train":
+                return None
+            total += median(known) if known else 0.0  # scoring is short beside training
+        return total / self._at_a_time
+
+    def _learn(self, run: PlannedRun, part: str, info: dict[str, Any]) -> None:
+        if info.get("status") == records.DONE and "wall_time_seconds" in info:
+            for key in _keys(part, run):
+                self._times[key].append(info["wall_time_seconds"])
+
+
+def _keys(part: str, run: PlannedRun) -> list[tuple[str, ...]]:
+    return [(part, run.model, run.method, run.task), (part, run.model, run.method), (part, run.model)]
+
+
+def read(run: PlannedRun, name: str, section: str) -> dict[str, Any]:
+    """Reads what a run came to; nothing where its record cannot be read, which its table will complain about."""
+    try:
+        return records.read(Path(run.directory, name), [section])[section]
+    except RecordError:
+        return {}
+
+
+def named(run: PlannedRun) -> str:
+    """Returns what people call a run: minilm lora-fa sst2 lr 2e-3 seed 0."""
+    axes = [f"{key.split('.')[-1]} {value}" for key, value in run.axes.items() if key != "setting"]
+    return " ".join([run.model, run.method, run.task, *axes, f"seed {run.seed}"])
+
+
+def outcome(info: dict[str, Any]) -> str:
+    """Returns what a run's training or scoring came to: accuracy 84.8, 31 s."""
+    seconds = f"{info.get('wall_time_seconds', 0):.0f} s"
+    if info.get("status") != records.DONE:
+        return f"{str(info.get('status', 'no record')).replace('_', ' ')}, {seconds}"
+    if "scores" in info:
+        shown = [f"{_words(name)} {_number(name, value)}" for name, value in info["scores"].items()]
+        return f"scored, {', '.join([*shown[:3], seconds])}"
+    best = info.get("best")
+    if not best:
+        return seconds
+    return f"{_words(info['metric'])} {_number(info['metric'], best['score'])}, {seconds}"
+
+
+def _words(metric: str) -> str:
+    return metric.replace("_", " ")
+
+
+def _number(metric: str, score: float) -> str:
+    """Returns a score in percent, as in the tables; a loss is none."""
+    return f"{score:.4g}" if any(name in metric for name in SMALLER_IS_BETTER) else f"{100 * score:.1f}"

@@ -1,0 +1,26 @@
+# What people ask for: the paper's tables, its figures, what reviewers and authors added, or everything.
+
+
+rule tables:
+    default_target: True
+    input:
+        files_of(PLAN, "tables"),
+        runs_of("tables"),
+
+
+rule figures:
+    input:
+        files_of(PLAN, "figures"),
+        runs_of("figures"),
+
+
+rule rebuttal:
+    input:
+        files_of(PLAN, "rebuttal"),
+        runs_of("rebuttal"),
+
+
+rule all:
+    input:
+        files_of(PLAN, "all"),
+        runs_of("all"),
