@@ -1,7 +1,7 @@
 """Writes all runs as one table: `python -m pipeline.export profile=mini --to runs.parquet` (or .csv).
 
-A row is a run, whether a table wants it or not. Columns and their types are always the same, whatever the runs are: what
-a run has not is empty. docs/how-it-works.md reads the file with pandas, DuckDB and Polars.
+A row is a run, whether a table wants it or not. Columns and their types are always the same, whatever the runs are:
+what a run has not is empty. docs/how-it-works.md reads the file with pandas, DuckDB and Polars.
 """
 
 import io

@@ -1,6 +1,7 @@
 """Which numbers of finished tables are not sane, by hand-made records."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -8,6 +9,7 @@ import pytest
 from made_up import plan_of, write, write_evaluation
 
 from pipeline import check, records
+from pipeline.config import compose_experiments
 from pipeline.errors import ConfigError, RecordError
 from pipeline.tables import glue, outcomes, render, sanity
 
@@ -103,16 +105,25 @@ def test_without_baselines_only_the_deviation_is_judged(plan):
     assert others == {"cannot be judged: no baseline is recorded"}
 
 
-@pytest.mark.parametrize(
-    ("override", "reason"),
-    [("profile.seeds=[0]", "one seed"), ("profile.judged=false", "the numbers of profile mini mean nothing")],
-)
-def test_what_cannot_be_judged_is_no_failure(tmp_path, override, reason):
-    plan = plan_of(tmp_path, "search", "table2", overrides=("profile.glue_tasks=[mrpc]", override))
+def test_one_seed_cannot_be_judged_and_is_no_failure(plan):
+    grid = [run for run in plan.grids["table2"] if run.seed == 0]
+    assert_unjudged(replace(plan, grids={**plan.grids, "table2": grid}), "one seed")
+
+
+def test_a_profile_whose_numbers_mean_nothing_cannot_be_judged(plan):
+    reason = "the numbers of profile mini mean nothing"
+    assert_unjudged(replace(plan, profile=replace(plan.profile, judged=False)), reason)
+
+
+def assert_unjudged(plan, reason):
     findings = fill(plan, lambda run: 0.1)
     assert {one.verdict for one in findings} == {f"cannot be judged: {reason}"}
     assert all(one.sane for one in findings)
     assert sanity.MARK not in render.markdown(glue.build(plan, "table2"))
+
+
+def test_smoke_is_such_a_profile():
+    assert [compose_experiments([f"profile={name}"])[1].judged for name in ("mini", "smoke")] == [True, False]
 
 
 def test_the_command_prints_each_number_beside_its_bar_and_fails(plan, monkeypatch, capsys):
