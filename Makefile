@@ -10,6 +10,8 @@
 # make test-slurm                                    profiles/slurm on a real Slurm: about ten minutes; skipped without one
 # make audit                                         bandit, and known vulnerabilities of the packages (needs the network)
 # make test-hub                                      the paper profile from a hub on loopback, in small, with its faults
+# make check   [PROFILE=...]                         whether the numbers of the finished tables are sane
+# make readme  [PROFILE=...]                         README.md's tables and numbers, from those of the profile
 # make test | test-integration | lint | format | lock | clean
 PYTHON ?= python3
 CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
@@ -20,7 +22,7 @@ VENV := .venv
 BIN := $(abspath $(VENV))/bin
 RUN := PATH="$(BIN):$$PATH"
 
-.PHONY: tables figures rebuttal all report docs notebooks test test-integration test-faults test-hub test-slurm audit lint format lock clean
+.PHONY: tables figures rebuttal all report docs notebooks test test-integration test-faults test-hub test-slurm audit lint format lock check readme clean
 
 tables figures rebuttal all: $(VENV)/installed
 	$(RUN) snakemake --cores $(CORES) --config $(CONFIG) -- $@
@@ -85,6 +87,14 @@ lock:
 	(echo "# Every package of the tested environment, exact. Regenerate with: make lock"; \
 	 $(VENV)-lock/bin/python -m pip freeze --all --exclude-editable | grep -v '^pip==' | sed 's/+cpu//') > requirements.lock
 	rm -r $(VENV)-lock
+
+# Fails where a number of the finished tables is not sane.
+check: $(VENV)/installed
+	$(RUN) python -m pipeline.check profile=$(PROFILE)
+
+# The generated parts of README.md, from the profile's tables and records.
+readme: $(VENV)/installed
+	$(RUN) python -m pipeline.readme profile=$(PROFILE)
 
 clean:
 	rm -rf results/mini results/smoke .snakemake

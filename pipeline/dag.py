@@ -19,7 +19,18 @@ from pipeline.assets.mirror import read_config
 from pipeline.config import CONF, compose_experiments, compose_run, problems
 from pipeline.errors import ConfigError, RecordError
 from pipeline.runs import paper_alpha, spell, subdir, unplaced
-from pipeline.schema import Experiment, Method, Model, Plot, Profile, RunConfig, Setting, Statistics, Task
+from pipeline.schema import (
+    Bar,
+    Experiment,
+    Method,
+    Model,
+    Plot,
+    Profile,
+    RunConfig,
+    Setting,
+    Statistics,
+    Task,
+)
 
 ROOT = Path(__file__).parents[1]
 
@@ -456,7 +467,8 @@ def _from_json(data: dict[str, Any]) -> Plan:
 def _experiment(data: dict[str, Any]) -> Experiment:
     plot = Plot(**data["plot"]) if data["plot"] else None
     settings = {label: Setting(**setting) for label, setting in data["settings"].items()}
-    return Experiment(**{**data, "plot": plot, "settings": settings})
+    bar = Bar(**data["bar"]) if data["bar"] else None
+    return Experiment(**{**data, "plot": plot, "settings": settings, "bar": bar})
 
 
 def _published(experiment: Experiment) -> str | None:

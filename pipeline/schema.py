@@ -79,6 +79,7 @@ class Profile:
         instructions: What the instruction tasks' files refer to.
         budgets: What the profile's `budget` refers to, by model.
         grids: What the experiments' axes refer to.
+        judged: Whether its numbers mean anything, so that `python -m pipeline.check` can judge them.
     """
 
     name: str = field(metadata=_name())
@@ -103,6 +104,7 @@ class Profile:
     instructions: dict[str, Any] = field(default_factory=dict)
     budgets: dict[str, Any] = field(default_factory=dict)
     grids: dict[str, Any] = field(default_factory=dict)
+    judged: bool = True
 
     @property
     def cores(self) -> int:
@@ -440,6 +442,7 @@ class Statistics:
         confidence: Of the intervals.
         resamples: Of the bootstrap.
         seed: Of the bootstrap.
+        power: The chance of a decision for which the seeds that are missing are counted.
     """
 
     candidate: str
@@ -450,6 +453,26 @@ class Statistics:
     )
     resamples: int = field(metadata=_at_least(100))
     seed: int = field(metadata=_at_least(0))
+    power: float = field(
+        default=0.8, metadata={"check": (lambda value: 0.5 <= value < 1, "must be at least 0.5 and below 1")}
+    )
+
+
+@dataclass
+class Bar:
+    """What the numbers of a table must reach, or `python -m pipeline.check` fails and the table marks them.
+
+    Attributes:
+        methods: Those that train, whose every cell is judged; a row of another method is judged as a whole.
+        above: Points by which a mean must exceed what needs no training: a task's best baseline, or the untuned model.
+        deviation: Points by which seeds may deviate.
+        exceptions: In place of `above`, by task, where the data can show less.
+    """
+
+    methods: list[str] = field(metadata=_not_empty())
+    above: float
+    deviation: float = field(metadata=_above(0))
+    exceptions: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -520,6 +543,7 @@ class Experiment:
         tuned_by: A `search` whose winners the runs take; none: the learning rates of conf/method.
         compares: Other experiments, whose runs a table of `verdicts` compares.
         plot: How the numbers are drawn, where they are.
+        bar: What the numbers must reach, where they can be judged.
     """
 
     name: str = field(metadata=_name())
@@ -541,6 +565,7 @@ class Experiment:
     tuned_by: str | None = None
     compares: list[str] = field(default_factory=list)
     plot: Plot | None = None
+    bar: Bar | None = None
 
     @property
     def drawn(self) -> bool:

@@ -20,16 +20,13 @@ import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from functools import cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sacrebleu.metrics import BLEU
-from scipy.optimize import brentq
-from scipy.special import ndtr
-from scipy.stats import chi2, norm, t
 
 from pipeline.errors import PipelineError
+from pipeline.intervals import Error, seeds_to_decide
 
 Array = NDArray[np.float64]
 
@@ -216,6 +213,20 @@ class Comparison:
     def verdict(self) -> Verdict:
         """The interval's position."""
         return Verdict.NONE if self.reason else _verdict(self.low, self.high, self.margin)
+
+    def seeds_to_decide(self, power: float) -> int | None:
+        """Returns how many seeds in all would decide this inconclusive comparison with a probability of `power`.
+
+        Taken as true are the difference that is seen and the deviation of single seeds' differences; the examples and
+        their error stay. None where no number would do, or where the seeds are too few to show how seeds differ.
+        """
+        if self.verdict is not Verdict.INCONCLUSIVE or self.fixed:
+            return None
+        deviation = self.seed_error * math.sqrt(len(self.seeds))
+        distance = self.difference + self.margin
+        return seeds_to_decide(
+            distance, deviation, self.example_error, self.alpha, power, more_than=len(self.seeds)
+        )
 
     @property
     def text(self) -> str:
@@ -417,7 +428,7 @@ def _judged(blank: Comparison, effect: _Effect) -> Comparison:
     if seed_variance + example_variance <= 0:
         return replace(blank, reason="no example tells them apart")
     seed_error, example_error = math.sqrt(seed_variance), math.sqrt(max(example_variance, 0.0))
-    error = _Error(seed_error, max(seeds - 1, 1), example_error)
+    error = Error(seed_error, max(seeds - 1, 1), example_error)
     difference = float(effect.differences.mean())
     half = error.quantile(blank.alpha)
     return replace(
@@ -429,38 +440,6 @@ def _judged(blank: Comparison, effect: _Effect) -> Comparison:
         example_error=example_error,
         p_value=error.exceeds(difference + blank.margin),
     )
-
-
-@dataclass(frozen=True)
-class _Error:
-    """A t variable scaled by `seeds` plus an independent normal one scaled by `examples`.
-
-    Given the χ² variable W in the t's denominator, the sum is normal with variance seeds²·df/W + examples². A mean over
-    values of W needs no case apart, not even for seeds = 0 or examples = 0.
-    """
-
-    seeds: float
-    df: int
-    examples: float
-
-    def exceeds(self, x: float) -> float:
-        """Returns the probability of an error above x."""
-        values, weights = _chi2_nodes(self.df)
-        deviation = np.sqrt(self.seeds**2 * self.df / values + self.examples**2)
-        return float(weights @ ndtr(-x / deviation))
-
-    def quantile(self, alpha: float) -> float:
-        """Returns the error that is exceeded with probability alpha < 1/2."""
-        # One of the two parts must exceed its own quantile at alpha / 2: they bound that of the sum.
-        bound = self.seeds * t.isf(alpha / 2, self.df) + self.examples * norm.isf(alpha / 2)
-        return float(brentq(lambda x: self.exceeds(x) - alpha, 0, 1.01 * bound, xtol=1e-9 * bound))
-
-
-@cache
-def _chi2_nodes(df: int) -> tuple[Array, Array]:
-    """Returns values and weights whose weighted sums are expectations; they are dense at 0, where t's tails are."""
-    steps = (np.arange(500) + 0.5) / 500
-    return chi2.ppf(steps**4, df), steps**3 / (steps**3).sum()
 
 
 def _mean_score(totals: Array) -> Array:

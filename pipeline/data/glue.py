@@ -10,7 +10,7 @@ from datasets import Dataset, concatenate_datasets
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from pipeline.assets import Source
-from pipeline.data import repository
+from pipeline.data import labels, plain
 from pipeline.schema import Task
 
 
@@ -66,17 +66,16 @@ def load(
         cache: Where prepared copies may stay.
 
     Raises:
-        AssetError: The data set has not the task's splits or columns.
+        AssetError: The data set has not the task's splits or columns, or a row has a text or label that it cannot have.
     """
     assert task.classification is not None
-    columns = task.classification.text_columns
-    splits = repository.read(
-        source, task.subset, [task.train_split, *task.validation_splits], [*columns, "label"], cache
-    )
+    columns, num_labels = task.classification.text_columns, task.classification.num_labels
+    wanted = [task.train_split, *task.validation_splits]
+    splits = labels.read(source, task.subset, wanted, columns, num_labels, cache)
 
     def tokenize(batch: dict[str, list[str]]) -> dict[str, list[list[int]]]:
         texts = [batch[column] for column in columns]
-        return tokenizer(*texts, truncation=True, max_length=max_length)
+        return tokenizer(*texts, truncation=True, max_length=max_length, **plain.PLAIN)
 
     # Said here, because finding it out from the function takes `map` a second.
     method = hashlib.sha256(f"{task}{max_length}{tokenizer.backend_tokenizer.to_str()}".encode()).hexdigest()

@@ -18,7 +18,7 @@ from transformers import DataCollatorForSeq2Seq
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from pipeline.assets import Source
-from pipeline.data import natural_instructions, repository
+from pipeline.data import natural_instructions, plain, repository
 from pipeline.errors import AssetError, ConfigError
 from pipeline.schema import Instructions
 
@@ -117,7 +117,8 @@ def tokenize(
     Labels are -100 on the prompt. A space stands between prompt and response, as lm-eval puts one before an answer:
     words that follow a space are the tokens that the model knows. Prompt and response are tokenized in one piece and
     then cut separately, each at its end (https://github.com/artidoro/qlora): the end-of-sequence of a response that is
-    too long is cut off, too, so that the model does not learn to stop in the middle.
+    too long is cut off, too, so that the model does not learn to stop in the middle. It is the only one: `</s>` in a
+    text is text, and the one that a tokenizer puts behind a text is left out.
 
     Args:
         rows: As `load` returns them.
@@ -131,9 +132,8 @@ def tokenize(
         prompts = [prompt({"instruction": instruction, "input": text}) for instruction, text in columns]
         texts = [f"{given} {response}" for given, response in zip(prompts, batch["output"], strict=True)]
         encoded: dict[str, list[list[int]]] = {"input_ids": [], "attention_mask": [], "labels": []}
-        tokens = tokenizer(texts, return_offsets_mapping=True, verbose=False)
-        for given, ids, offsets in zip(prompts, tokens["input_ids"], tokens["offset_mapping"], strict=True):
-            start = next(index for index, (_, end) in enumerate(offsets) if end > len(given))
+        for given, (ids, ends) in zip(prompts, plain.encode(tokenizer, texts), strict=True):
+            start = next(index for index, end in enumerate(ends) if end > len(given))
             source = ids[:start][:max_length]
             target = [*ids[start:], tokenizer.eos_token_id][:max_target_length]
             encoded["input_ids"].append(source + target)
@@ -142,7 +142,7 @@ def tokenize(
         return encoded
 
     # Said here, because finding it out from the function takes `map` a second.
-    method = (WITH_INPUT, WITHOUT_INPUT, max_length, max_target_length, tokenizer.eos_token_id)
+    method = ("plain", WITH_INPUT, WITHOUT_INPUT, max_length, max_target_length, tokenizer.eos_token_id)
     fingerprint = _fingerprint(rows, *method, tokenizer.backend_tokenizer.to_str())
     return rows.map(encode, batched=True, remove_columns=rows.column_names, new_fingerprint=fingerprint)
 

@@ -10,6 +10,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from pipeline.assets import Source
 from pipeline.data import repository
+from pipeline.data.plain import PLAIN
 from pipeline.errors import AssetError
 
 COLUMN = "translation"
@@ -75,8 +76,10 @@ def tokenize(
 
     def encode(batch: dict[str, list[str]]) -> dict[str, list[list[int]]]:
         sources = [prefix + text for text in batch["source"]]
-        encoded = tokenizer(sources, truncation=True, max_length=max_length)
-        labels = tokenizer(text_target=batch["target"], truncation=True, max_length=max_target_length)
+        encoded = tokenizer(sources, truncation=True, max_length=max_length, **PLAIN)
+        labels = tokenizer(
+            text_target=batch["target"], truncation=True, max_length=max_target_length, **PLAIN
+        )
         return {
             "input_ids": encoded["input_ids"],
             "attention_mask": encoded["attention_mask"],

@@ -7,7 +7,7 @@ import pandas as pd
 
 from pipeline import records
 from pipeline.dag import Plan
-from pipeline.tables import outcomes, verdicts
+from pipeline.tables import outcomes, sanity, verdicts
 from pipeline.tables.outcomes import count
 from pipeline.tables.table import Cell, Row, Table
 
@@ -29,6 +29,7 @@ def build(plan: Plan, name: str) -> Table:
     results = read_scores(plan, name)
     published = outcomes.published(plan, name)
     tasks = experiment.tasks
+    findings = sanity.judge(plan, name, results)
     rows: list[Row] = []
     for model in experiment.models:
         rows += _baseline_rows(results[results.model == model], tasks)
@@ -36,7 +37,9 @@ def build(plan: Plan, name: str) -> Table:
         best = runs.groupby(["method", "task"]).score.mean().groupby("task").max()
         for method in experiment.methods:
             label = f"{plan.models[model]['short']} ({plan.methods[method]['short']})"
-            rows.append(_our_row(label, runs[runs.method == method], [*tasks, AVERAGE], best))
+            flawed = sanity.flaws(findings, model=model, method=method)
+            row = _our_row(label, runs[runs.method == method], [*tasks, AVERAGE], best)
+            rows.append(sanity.mark(row, [sanity.ROW, "# TPs", *tasks, AVERAGE], flawed))
             theirs = published[
                 (published.model == plan.models[model]["paper"]) & (published.method == method)
             ]
@@ -48,7 +51,11 @@ def build(plan: Plan, name: str) -> Table:
         caption=experiment.caption,
         columns=["Model & method", "# TPs", *(plan.tasks[task]["label"] for task in tasks), "Avg."],
         rows=rows,
-        notes=[*verdicts.lines(plan, name), *_notes(results, published, tasks)],
+        notes=[
+            *verdicts.lines(plan, name),
+            *_notes(results, published, tasks),
+            *sanity.notes(plan, name, findings),
+        ],
         data=_data(results, published, tasks),
     )
 

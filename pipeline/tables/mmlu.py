@@ -3,7 +3,7 @@
 import pandas as pd
 
 from pipeline.dag import Plan
-from pipeline.tables import outcomes, verdicts
+from pipeline.tables import outcomes, sanity, verdicts
 from pipeline.tables.table import Cell, Row, Table
 
 BASE = "untuned"
@@ -20,6 +20,7 @@ def build(plan: Plan, name: str) -> Table:
     published = outcomes.published(plan, name)
     for key in ("macro", "micro"):
         results[key] = [100 * scores[key] if scores else None for scores in results.scores]
+    findings = sanity.judge(plan, name, results)
     rows: list[Row] = []
     for model in experiment.models:
         of_model = results[results.model == model]
@@ -32,7 +33,9 @@ def build(plan: Plan, name: str) -> Table:
                 runs = of_task[of_task.method == method]
                 words = f"{plan.models[model]['short']}-{plan.tasks[task]['label']}"
                 label = f"{words} ({plan.methods[method]['label']})"
-                rows.append(_row(label, runs, base.macro.iloc[0], best))
+                flawed = sanity.flaws(findings, model=model, method=method)
+                row = _row(label, runs, base.macro.iloc[0], best)
+                rows.append(sanity.mark(row, ["", "# TPs", task, "over base", "per question"], flawed))
                 rows += _published_rows(plan, published, model, task, method)
     return Table(
         name=name,
@@ -46,6 +49,7 @@ def build(plan: Plan, name: str) -> Table:
             "Rows in italics are the paper's own numbers (Table 4), for its models and data.",
             "5-shot MMLU is the mean over subjects, as in prior work; per question, all questions weigh the same.",
             *outcomes.footnotes(results),
+            *sanity.notes(plan, name, findings),
         ],
         data=_data(results, published),
     )

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from pipeline.dag import Plan
-from pipeline.tables import outcomes, verdicts
+from pipeline.tables import outcomes, sanity, verdicts
 from pipeline.tables.table import Cell, Row, Table
 
 METRICS = {"bleu": "BLEU", "rouge_l": "ROUGE-L"}
@@ -22,6 +22,7 @@ def build(plan: Plan, name: str) -> Table:
     metrics = {key: _heading(key) for key in dict.fromkeys([*METRICS, *found])}
     for metric in metrics:
         results[metric] = [scores.get(metric) for scores in results.scores]
+    findings = sanity.judge(plan, name, results)
     rows: list[Row] = []
     for model in experiment.models:
         of_model = results[results.model == model]
@@ -31,7 +32,9 @@ def build(plan: Plan, name: str) -> Table:
             label = f"{plan.models[model]['label']} ({plan.methods[method]['label']})"
             cells = [outcomes.mean_cell(runs[metric], runs.status, best[metric]) for metric in metrics]
             parameters = Cell(outcomes.count(runs.trainable_parameters.iloc[0]))
-            rows.append(Row([Cell(label), parameters, *cells], rule=True))
+            flawed = sanity.flaws(findings, model=model, method=method)
+            row = Row([Cell(label), parameters, *cells], rule=True)
+            rows.append(sanity.mark(row, ["", "# TPs", *metrics], flawed))
             rows += _published_rows(plan, published, model, method, list(metrics))
     signatures = sorted({details["bleu_signature"] for details in results.details if details})
     return Table(
@@ -47,6 +50,7 @@ def build(plan: Plan, name: str) -> Table:
             *(f"BLEU by sacrebleu: {signature}." for signature in signatures),
             "ROUGE-L by rouge-score, whose words are a–z and 0–9: letters such as ă, ș and ț do not count.",
             *outcomes.footnotes(results),
+            *sanity.notes(plan, name, findings),
         ],
         data=_data(results, published, list(metrics)),
     )

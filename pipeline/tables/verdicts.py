@@ -5,6 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
+from scipy.stats import norm
 
 from pipeline import records, statistics
 from pipeline.dag import Plan
@@ -27,8 +28,11 @@ def build(plan: Plan, name: str) -> Table:
             averaged = [report.average] if len(report.tasks) > 1 else []
             for number, comparison in enumerate([*averaged, *report.tasks]):
                 source = plan.experiments[other].title.split(":")[0]
-                rows.append(Row([Cell(source), Cell(model), *_cells(plan, comparison)], rule=number == 0))
-                data.append({"table": other, "model": model, **_numbers(comparison)})
+                needed = comparison.seeds_to_decide(plan.statistics.power)
+                cells = [*_cells(plan, comparison), Cell("–" if needed is None else str(needed))]
+                rows.append(Row([Cell(source), Cell(model), *cells], rule=number == 0))
+                more = {"seeds_to_decide": needed, "text": sentence(plan, report, comparison)}
+                data.append({"table": other, "model": model, **_numbers(comparison), **more})
     results = pd.concat([outcomes.read(plan, other) for other in compared], ignore_index=True)
     settings = plan.statistics
     return Table(
@@ -38,7 +42,14 @@ def build(plan: Plan, name: str) -> Table:
         caption=experiment.caption,
         columns=[
             *("Table", "Model", "Comparison", "Task"),
-            *("Difference", f"{settings.confidence:.0%} interval", "p", "p, Holm", "Verdict"),
+            *(
+                "Difference",
+                f"{settings.confidence:.0%} interval",
+                "p",
+                "p, Holm",
+                "Verdict",
+                "Seeds to decide",
+            ),
         ],
         rows=rows,
         notes=[
@@ -46,6 +57,8 @@ def build(plan: Plan, name: str) -> Table:
             "one-sided, of the hypothesis that the deficit is the margin or more; Holm's corrects for several tasks.",
             f"With fewer than {statistics.RANDOM_SEEDS} seeds a verdict is about those seeds alone. docs/statistics.md "
             "says how intervals are computed and what they cannot say.",
+            f"Seeds to decide: how many in all would decide an inconclusive verdict with {settings.power:.0%} power, "
+            "should the difference and its deviation over seeds stay as they are seen.",
         ],
         data=data,
         text_columns=4,
@@ -59,9 +72,38 @@ def lines(plan: Plan, name: str) -> list[str]:
     for label, report in judged:
         comparison = report.average if len(report.tasks) > 1 else report.tasks[0]
         subject = f"{label}: " if len({other for other, _ in judged}) > 1 else ""
-        more = f". {report.text}" if len(report.tasks) > 1 else ""
-        found.append(f"{subject}{comparison.text}{more}.")
+        found.append(f"{subject}{sentence(plan, report, comparison)}")
     return found
+
+
+def sentence(plan: Plan, report: Report, comparison: Comparison) -> str:
+    """Returns a comparison in words; of an average, with the tasks that hold at once; with what would decide it."""
+    parts = [comparison.text]
+    parts += [report.text] if comparison.task == statistics.AVERAGE and len(report.tasks) > 1 else []
+    parts += [advice(plan, comparison)] if comparison.verdict is statistics.Verdict.INCONCLUSIVE else []
+    return "".join(f"{part}. " for part in parts).strip()
+
+
+def advice(plan: Plan, comparison: Comparison) -> str:
+    """Returns how many more seeds would decide an inconclusive comparison, and the command that runs them."""
+    profile = "" if plan.profile.name == "mini" else f" PROFILE={plan.profile.name}"
+    command = f"`make tables{profile} SEEDS="
+    if comparison.fixed:
+        least = statistics.RANDOM_SEEDS
+        return f"How many seeds would decide it, {least} of them will show: {command}{least}`"
+    needed = comparison.seeds_to_decide(plan.statistics.power)
+    if needed is None:
+        distance = abs(comparison.difference + comparison.margin)
+        error = comparison.example_error * norm.isf(comparison.alpha)
+        return (
+            f"More seeds would hardly decide it: it is {distance:.1f} points from the margin, and the examples alone "
+            f"make it uncertain by ±{error:.1f}"
+        )
+    more = needed - len(comparison.seeds)
+    return (
+        f"Should it stay as it is seen, {more} more seed{'s' * (more > 1)} would decide it with "
+        f"{plan.statistics.power:.0%} power: {command}{needed}`"
+    )
 
 
 def reports(plan: Plan, name: str) -> Iterator[tuple[str, Report]]:

@@ -10,6 +10,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from pipeline.assets import Source
 from pipeline.data import instructions as data
+from pipeline.data import plain
 from pipeline.metrics import mmlu
 from pipeline.metrics.rouge import rouge_l
 from pipeline.models import decoder
@@ -106,7 +107,7 @@ def _respond(
     settings = GenerationConfig(
         do_sample=False, max_new_tokens=run.budget.max_target_length, pad_token_id=tokenizer.pad_token_id
     )
-    encoded = [tokenizer(text)["input_ids"][: run.budget.max_length] for text in prompts]
+    encoded = [ids[: run.budget.max_length] for ids, _ in plain.encode(tokenizer, prompts)]
     order = sorted(range(len(prompts)), key=lambda row: -len(encoded[row]))
     responses = [""] * len(prompts)
     device = next(model.parameters()).device

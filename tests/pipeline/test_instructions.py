@@ -106,6 +106,61 @@ def test_no_token_of_the_prompt_has_loss(tokenizer, row):
     assert example["attention_mask"] == [1] * len(example["input_ids"])
 
 
+def _ending(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    """Returns the tokenizer with an end-of-sequence behind every text, as `add_eos_token` puts it."""
+    ended = _tokenizer("llama" if "▁" in "".join(tokenizer.get_vocab()) else "gpt2")
+    ended.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        "<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
+    )
+    return ended
+
+
+def test_a_tokenizer_that_ends_texts_gives_one_end(tokenizer):
+    row = ("Name a colour.", "", "green and blue")
+    ended = _ending(tokenizer)
+    assert ended("green").input_ids[-1] == ended.eos_token_id
+    (example,) = tokenize(_rows(row), ended, 1000, 1000)
+    assert example["input_ids"].count(ended.eos_token_id) == 1 == example["labels"].count(ended.eos_token_id)
+    assert example["input_ids"][-1] == ended.eos_token_id
+    (cut,) = tokenize(_rows(row), ended, 1000, 2)
+    assert ended.eos_token_id not in cut["input_ids"]  # a cut response has none
+
+
+def _unigram() -> PreTrainedTokenizerFast:
+    """Returns a tokenizer whose vocabulary has the control tokens as words, too, as sentencepiece's have."""
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    special = ["<unk>", "<s>", "</s>"]
+    trainer = trainers.UnigramTrainer(
+        vocab_size=100, special_tokens=special, unk_token="<unk>", show_progress=False
+    )
+    tokenizer.train_from_iterator([*TEXTS, "< / s >"], trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="<unk>"
+    )
+
+
+@pytest.mark.parametrize("text", ["</s>", "a</s>b, </s></s> <s> twice"])
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "ended", "unigram"])
+def test_control_tokens_that_a_text_has_are_text(kind, text):
+    base = _tokenizer("gpt2" if kind == "gpt2" else "llama")
+    tokenizer = {"ended": _ending, "unigram": lambda _: _unigram()}.get(kind, lambda same: same)(base)
+    rows = _rows((text, "a film", "green"), ("Name.", text, "green"), ("Name.", "", text), ("", text, "B"))
+    for example in tokenize(rows, tokenizer, 1000, 1000):
+        ids = example["input_ids"]
+        assert ids.index(tokenizer.eos_token_id) == len(ids) - 1
+        assert tokenizer.bos_token_id not in ids[1:]
+        assert example["labels"][-1] == tokenizer.eos_token_id
+        if kind == "unigram":  # whose vocabulary has the letters
+            assert "</s>" in tokenizer.decode(ids[:-1]).replace(" ", "")
+
+
+def test_a_tokenizer_is_left_as_it_was(tokenizer):
+    before = tokenizer("a</s>b").input_ids
+    tokenize(_rows(("Name a colour.", "", "</s>")), tokenizer, 1000, 1000)
+    assert tokenizer("a</s>b").input_ids == before
+
+
 def test_romanian_letters_survive(tokenizer):
     (example,) = tokenize(_rows(("Translate.", ROMANIAN, ROMANIAN)), tokenizer, 1000, 1000)
     assert tokenizer.decode(example["input_ids"]).count(ROMANIAN) == 2
