@@ -15,6 +15,11 @@ _OF_LETTERS = "must be of letters, digits, _, . and -, the last two not at its s
 # Task kind to the kind of model that it takes.
 KINDS = {"classification": "encoder", "translation": "encoder-decoder", "instructions": "decoder"}
 SMALLER_IS_BETTER = ("loss",)
+FRACTIONS = (
+    "accuracy",
+    "matthews_correlation",
+    "pearson",
+)  # in records; BLEU and ROUGE-L are in percent there
 TARGETS = ("all-linear", "attention", "qv")  # lorafa.targets.SHORTHANDS, without importing torch
 
 

@@ -191,18 +191,17 @@ def outcome(info: dict[str, Any]) -> str:
     if info.get("status") != records.DONE:
         return f"{str(info.get('status', 'no record')).replace('_', ' ')}, {seconds}"
     if "scores" in info:
-        shown = [f"{_words(name)} {_number(name, value)}" for name, value in info["scores"].items()]
+        scores = info["scores"]
+        factor = 1 if {"bleu", "rouge_l"} & scores.keys() else 100
+        shown = [f"{_words(name)} {factor * value:.1f}" for name, value in scores.items()]
         return f"scored, {', '.join([*shown[:3], seconds])}"
-    best = info.get("best")
+    best, metric = info.get("best"), info.get("metric", "")
     if not best:
         return seconds
-    return f"{_words(info['metric'])} {_number(info['metric'], best['score'])}, {seconds}"
+    from pipeline.tables.trained import points  # brings pandas, which a start without work can do without
+
+    return f"{_words(metric)} {points(metric, best['score']):.{2 if metric in SMALLER_IS_BETTER else 1}f}, {seconds}"
 
 
 def _words(metric: str) -> str:
     return metric.replace("_", " ")
-
-
-def _number(metric: str, score: float) -> str:
-    """Returns a score in percent, as in the tables; a loss is none."""
-    return f"{score:.4g}" if any(name in metric for name in SMALLER_IS_BETTER) else f"{100 * score:.1f}"

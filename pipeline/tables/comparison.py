@@ -4,6 +4,7 @@ import pandas as pd
 
 from pipeline.dag import Plan
 from pipeline.runs import spell
+from pipeline.schema import FRACTIONS
 from pipeline.tables import outcomes, trained
 from pipeline.tables.table import Cell, Row, Table
 
@@ -28,7 +29,7 @@ def build(plan: Plan, name: str) -> Table:
         task: values.max() if trained.greater_is_better(metrics[task]) else values.min()
         for task, values in best
     }
-    averaged = len(experiment.tasks) > 1 and metrics.isin(trained.FRACTIONS).all()
+    averaged = len(experiment.tasks) > 1 and metrics.isin(FRACTIONS).all()
     rows = []
     for (model, *values), runs in grouped:
         label = values[-1] if len(experiment.models) == 1 else f"{plan.models[model]['short']}, {values[-1]}"

@@ -2,12 +2,10 @@
 
 from pipeline.dag import Plan
 from pipeline.runs import spell
-from pipeline.schema import SMALLER_IS_BETTER
+from pipeline.schema import FRACTIONS, SMALLER_IS_BETTER
 from pipeline.select import select
 from pipeline.tables import outcomes
 from pipeline.tables.table import Cell, Row, Table
-
-IN_PERCENT = ("accuracy", "matthews_correlation", "pearson")
 
 
 def build(plan: Plan, name: str) -> Table:
@@ -19,7 +17,7 @@ def build(plan: Plan, name: str) -> Table:
     experiment = plan.experiments[name]
     results = outcomes.read(plan, name)
     metric = results.metric.iloc[0]
-    factor = 100 if metric in IN_PERCENT else 1
+    factor = 100 if metric in FRACTIONS else 1
     digits = 2 if metric in SMALLER_IS_BETTER else 1
     results["score"] = [factor * best["score"] if best else None for best in results.best]
     winners = select(plan, name)["winners"]

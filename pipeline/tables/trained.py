@@ -7,10 +7,9 @@ import pandas as pd
 
 from pipeline import records
 from pipeline.dag import Plan
-from pipeline.schema import SMALLER_IS_BETTER
+from pipeline.schema import FRACTIONS, SMALLER_IS_BETTER
 from pipeline.tables import outcomes
 
-FRACTIONS = ("accuracy", "matthews_correlation", "pearson")
 METRICS = {
     "accuracy": "Accuracy, %",
     "matthews_correlation": "Matthews corr., %",
