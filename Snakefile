@@ -10,12 +10,13 @@
 
 import json
 import re
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
 from snakemake.utils import min_version
 
-from pipeline import worker
+from pipeline import precision, worker
 from pipeline.dag import MEMORY_FILES, make_plan
 from pipeline.display.handler import Display
 from pipeline.errors import PipelineError
@@ -75,6 +76,7 @@ localrules:
 
 # Jobs of a cluster have processes of their own: one that found the worker would compute outside of what it asked for.
 onstart:
+    print(precision.explanation(PLAN.profile.gpus), file=sys.stderr)
     DISPLAY.attach(workflow, logger)
     if workflow.local_exec:
         WORKER.start()

@@ -33,9 +33,12 @@ def cpu_has_bfloat16() -> bool:
     return kernels not in _WITHOUT and any(map(torch.cpu.get_capabilities().get, _INSTRUCTIONS))
 
 
-def explanation(dtype: str, gpus: int) -> str:
-    """Returns in a sentence what a precision of `auto` came to, and why."""
+def explanation(gpus: int) -> str:
+    """Returns in a sentence what `auto` comes to here, and why."""
     if gpus:
-        return f"frozen weights are in {dtype}: GPUs compute in it"
-    has = "computes in bfloat16" if cpu_has_bfloat16() else "has no instructions for bfloat16 matrix products"
-    return f"frozen weights are in {dtype}: this CPU {has}"
+        why = "GPUs compute in it"
+    elif cpu_has_bfloat16():
+        why = "this CPU computes in it"
+    else:
+        why = "this CPU has no instructions for products in bfloat16"
+    return f"Frozen weights are in {resolve(AUTO, gpus)} where the machine decides: {why}."

@@ -471,12 +471,14 @@ class Bar:
         methods: Those that train, whose every cell is judged; a row of another method is judged as a whole.
         above: Points by which a mean must exceed what needs no training: a task's best baseline, or the untuned model.
         deviation: Points by which seeds may deviate.
+        baselines: Those that count; all of them, where none is named.
         exceptions: In place of `above`, by task, where the data can show less.
     """
 
     methods: list[str] = field(metadata=_not_empty())
     above: float
     deviation: float = field(metadata=_above(0))
+    baselines: list[str] = field(default_factory=list)
     exceptions: dict[str, float] = field(default_factory=dict)
 
 

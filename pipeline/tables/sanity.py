@@ -81,7 +81,7 @@ def judge(plan: Plan, name: str, results: pd.DataFrame) -> list[Finding]:
     bar = plan.experiments[name].bar
     if bar is None:
         return []
-    scores = _SCORES[plan.experiments[name].kind](results)
+    scores = _SCORES[plan.experiments[name].kind](results, bar)
     trained = scores[scores.method != UNTUNED]
     findings = []
     for (model, method), rows in trained.groupby(["model", "method"], sort=False):
@@ -154,8 +154,11 @@ def _one_seed(runs: pd.DataFrame) -> str:
     return "one seed" if runs.seed.nunique() < 2 else ""
 
 
-def _glue(results: pd.DataFrame) -> pd.DataFrame:
-    points = [{key: 100 * value for key, value in scores.items()} for scores in results.baselines]
+def _glue(results: pd.DataFrame, bar: Bar) -> pd.DataFrame:
+    points = [
+        {key: 100 * value for key, value in scores.items() if not bar.baselines or key in bar.baselines}
+        for scores in results.baselines
+    ]
     return _frame(
         results,
         results.task,
@@ -165,13 +168,13 @@ def _glue(results: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _translation(results: pd.DataFrame) -> pd.DataFrame:
+def _translation(results: pd.DataFrame, _: Bar) -> pd.DataFrame:
     return pd.concat(
         [_over_untuned(results, [metric] * len(results), metric, 1) for metric in ("bleu", "rouge_l")]
     )
 
 
-def _mmlu(results: pd.DataFrame) -> pd.DataFrame:
+def _mmlu(results: pd.DataFrame, _: Bar) -> pd.DataFrame:
     return _over_untuned(results, results.task, "macro", 100)
 
 

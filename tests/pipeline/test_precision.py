@@ -37,7 +37,7 @@ def test_auto_is_bfloat16_where_the_processor_computes_in_it(machine, kernels, i
     machine(kernels, *instructions)
     run, _ = compose_run(["model=minilm"])
     assert run.model.frozen_dtype == run.identity()["model"]["frozen_dtype"] == expected
-    assert expected in precision.explanation(expected, 0)
+    assert expected in precision.explanation(gpus=0)
 
 
 def test_gpus_and_overrides_have_their_own(machine):
