@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import cast
 
 import torch
-from peft.tuners.lora import LoraLayer
+from peft.tuners.lora import LoraConfig, LoraLayer
 from torch import nn
 
 from lorafa.layers import LoraFaLayer, compute_dtype
@@ -75,6 +75,7 @@ def audit(model: nn.Module) -> Audit:
     """
     trainable = {name: p.numel() for name, p in model.named_parameters() if p.requires_grad}
     frozen = {name: p.numel() for name, p in model.named_parameters() if not p.requires_grad}
+    bias_trains = any(config.bias != "none" for config in _configs(model))
     layers, problems = [], []
     for name, module in model.named_modules():
         if not isinstance(module, LoraLayer):
@@ -82,17 +83,27 @@ def audit(model: nn.Module) -> Audit:
         ours = isinstance(module, LoraFaLayer)
         if not ours:
             problems.append(f"{name} is PEFT's {type(module).__name__}, which saves its input")
-        if any(p.requires_grad for p in module.base_layer.parameters()):
-            problems.append(f"the base weight or bias of {name} trains")
-        for adapter, lora_A in module.lora_A.items():
-            if any(p.requires_grad for p in lora_A.parameters()):
+        for key, parameter in module.base_layer.named_parameters():
+            if parameter.requires_grad and not (bias_trains and key.endswith("bias")):
+                problems.append(f"the base {key} of {name} trains")
+        trains = {key for key, A in module.lora_A.items() if any(p.requires_grad for p in A.parameters())}
+        for adapter in module.lora_A:  # an adapter of LoRA in a layer of ours may train its A
+            if adapter in trains and (
+                not ours or "lora_A" in module.frozen_peft_weight_names.get(adapter, ())
+            ):
                 problems.append(f"A of adapter {adapter} in {name} trains")
         active = [adapter for adapter in module.active_adapters if adapter in module.lora_A]
         rank = sum(module.r[adapter] for adapter in active)
         d_in, d_out = cast(int, module.in_features), cast(int, module.out_features)
-        elements = rank if ours else rank + d_in
+        elements = rank if ours and not trains.intersection(active) else rank + d_in
         nbytes = elements * torch.empty((), dtype=compute_dtype(module.base_layer)).element_size()
         layers.append(AdaptedLayer(name, rank, d_in, d_out, nbytes))
     if not layers:
         problems.append("no layer is adapted")
     return Audit(trainable, frozen, layers, problems)
+
+
+def _configs(model: nn.Module) -> list[LoraConfig]:
+    """Configurations of the adapters of a model, or of the model in a wrapper of distributed training."""
+    found = (getattr(module, "peft_config", None) for module in model.modules())
+    return list(next((configs for configs in found if isinstance(configs, dict)), {}).values())

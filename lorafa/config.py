@@ -89,23 +89,46 @@ class LoraFaConfig(LoraConfig):
             kwargs: As for PEFT's `from_pretrained`.
         """
         lora = LoraConfig.from_pretrained(pretrained_model_name_or_path, subfolder=subfolder, **kwargs)
-        folder = Path(pretrained_model_name_or_path, subfolder or "")
-        try:
-            path = folder / CONFIG_NAME
-            if not folder.is_dir():
-                hub, _, _ = cls._split_kwargs(kwargs)
-                path = Path(
-                    hf_hub_download(  # the revision is the caller's, in `hub`  # nosec B615
-                        pretrained_model_name_or_path, CONFIG_NAME, subfolder=subfolder, **hub
-                    )
-                )
-            ours = json.loads(path.read_text())
-        except (FileNotFoundError, EntryNotFoundError):
-            ours = {}
-        if unknown := set(ours) - set(_own_fields()):
-            raise ValueError(f"{path} has unknown keys: {', '.join(sorted(unknown))}")
-        names = [f.name for f in dataclasses.fields(LoraConfig) if f.init]
-        return cls(**{name: getattr(lora, name) for name in names}, **ours)
+        ours = _read_own(pretrained_model_name_or_path, subfolder, **kwargs) or {}
+        values = {f.name: getattr(lora, f.name) for f in dataclasses.fields(LoraConfig) if f.init}
+        config = cls(**{**values, "init_lora_weights": True}, **ours)
+        if str(lora.init_lora_weights).startswith(_CHANGING_THE_BASE):
+            config.init_lora_weights = lora.init_lora_weights
+        return config
+
+
+# Initialisations that take the adapter's start out of the base weights, and so have to be repeated when a saved
+# adapter is loaded; of the others nothing is left once A and B are read.
+_CHANGING_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+
+
+def is_lora_fa(path: str, subfolder: str | None = None, **hub: Any) -> bool:
+    """Whether a saved adapter is one of LoRA-FA.
+
+    Args:
+        path: Directory or hub id.
+        subfolder: Directory within it.
+        hub: As for `hf_hub_download`.
+    """
+    return _read_own(path, subfolder, **hub) is not None
+
+
+def _read_own(path: str, subfolder: str | None, **kwargs: Any) -> dict[str, Any] | None:
+    """Read lorafa_config.json; None where there is none."""
+    folder = Path(path, subfolder or "")
+    try:
+        file = folder / CONFIG_NAME
+        if not folder.is_dir():
+            hub, _, _ = LoraConfig._split_kwargs(kwargs)
+            file = Path(
+                hf_hub_download(path, CONFIG_NAME, subfolder=subfolder, **hub)  # revision is in `hub`  # nosec B615
+            )
+        ours = json.loads(file.read_text())
+    except (FileNotFoundError, EntryNotFoundError):
+        return None
+    if unknown := set(ours) - set(_own_fields()):
+        raise ValueError(f"{file} has unknown keys: {', '.join(sorted(unknown))}")
+    return ours
 
 
 def _own_fields() -> list[str]:

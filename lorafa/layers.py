@@ -1,5 +1,7 @@
 """LoRA-FA layers: PEFT's LoRA layers with a frozen A and a forward that saves only XA."""
 
+import copy
+from collections.abc import Iterator
 from typing import Any, cast
 
 import torch
@@ -7,7 +9,7 @@ from peft.tuners.lora import Linear as PeftLinear
 from peft.tuners.lora import LoraConfig, LoraLayer
 from torch import Tensor, nn
 
-from lorafa.functional import add_lora_fa, lora_fa_linear, projection
+from lorafa.functional import add_lora_fa, gram, lora_fa_linear, pseudo_inverse
 
 
 def initialize_frozen(lora_A: nn.Module, init: str) -> None:
@@ -34,10 +36,10 @@ def initialize_frozen(lora_A: nn.Module, init: str) -> None:
                 weight.copy_(nn.init.orthogonal_(torch.empty_like(weight, dtype=torch.float32)))
 
 
-def is_plain(module: nn.Module) -> bool:
-    """Whether a module does nothing but `F.linear`: no forward of its own, no hooks (offload, FSDP, ...)."""
+def is_plain(module: nn.Module, forwards: tuple[Any, ...] = (nn.Linear.forward,)) -> bool:
+    """Whether a module does nothing but its known forward, `F.linear`: no other, no hooks (offload, FSDP, ...)."""
     return (
-        type(module).forward is nn.Linear.forward
+        type(module).forward in forwards
         and "forward" not in vars(module)
         and not (module._forward_hooks or module._forward_pre_hooks)
         and not (module._backward_hooks or module._backward_pre_hooks)
@@ -56,60 +58,159 @@ def compute_dtype(base: nn.Module) -> torch.dtype:
     return declared or (weight.dtype if weight.is_floating_point() else torch.float16)
 
 
+def drop_probability(dropout: nn.Module) -> float | None:
+    """Probability with which a dropout module drops an element now; None if that is not all that it does."""
+    from lorafa.recompute.dropout import LeanDropout  # which imports this module
+
+    if isinstance(dropout, nn.Identity):
+        return 0.0
+    forwards = (nn.Dropout.forward, LeanDropout.forward)
+    if not isinstance(dropout, nn.Dropout) or not is_plain(dropout, forwards):
+        return None
+    return dropout.p if dropout.training else 0.0
+
+
 class LoraFaLayer(LoraLayer):
-    """What makes one of PEFT's LoRA layers a LoRA-FA layer: mixed in before the PEFT class."""
+    """What makes one of PEFT's LoRA layers a LoRA-FA layer: mixed in before the PEFT class.
+
+    Each adapter has its own kind: one of a LoraFaConfig has a frozen A, one of a plain LoraConfig is LoRA's, as
+    in PEFT's own layers.
+    """
 
     training: bool
-    # Adapters whose gradient is projected, each with its matrix and the state of A that it was computed for.
-    _projections: dict[str, tuple[Any, Tensor] | None] = {}  # noqa: RUF012 (instances get their own)
+    # PEFT deletes an adapter's entry of these when it deletes the adapter.
+    other_param_names = (*LoraLayer.other_param_names, "_projections")
+    # Adapters whose gradient is projected, each with AAᵀ and its inverse once they are known.
+    _projections: dict[str, tuple[Tensor, Tensor] | None] = {}  # noqa: RUF012 (instances get their own)
+    # While adapters are disabled: which of their parameters trained before.
+    _trained: dict[str, bool] | None = None
+
+    @classmethod
+    def adopt(cls, layer: LoraLayer) -> "LoraFaLayer":
+        """Return a layer of this class in place of PEFT's, with its parameters and state; adapters stay LoRA's."""
+        own = cls.__new__(cls)
+        vars(own).update(vars(layer))
+        return own
 
     def update_layer(
         self, adapter_name: str, r: int, lora_alpha: int, config: LoraConfig, **kwargs: Any
     ) -> None:
-        """Add an adapter, of a LoraFaConfig or of the plain LoraConfig that a checkpoint holds."""
-        refuse_unsupported(config)
-        # PEFT respects this declaration whenever it switches gradients on: set_adapter, loading, ...
-        self.frozen_peft_weight_names = {**self.frozen_peft_weight_names, adapter_name: ("lora_A",)}
+        """Add an adapter, of LoRA-FA if its configuration is a LoraFaConfig, and of LoRA if not."""
+        init = getattr(config, "init_A", None)
+        if init is None:
+            checked = copy.copy(config)
+            checked.init_lora_weights = True  # LoRA's own are right for an adapter of LoRA
+            refuse_unsupported(checked)
+        else:
+            # PEFT respects this declaration whenever it switches gradients on: set_adapter, loading, ...
+            self.frozen_peft_weight_names = {**self.frozen_peft_weight_names, adapter_name: ("lora_A",)}
+        trained = self._trained
         super().update_layer(adapter_name, r, lora_alpha=lora_alpha, config=config, **kwargs)
-        initialize_frozen(self.lora_A[adapter_name], getattr(config, "init_A", "kaiming_uniform"))
-        if getattr(config, "gradient", "plain") == "projected":
-            self._projections = {**self._projections, adapter_name: None}
+        self._trained = trained
+        self._projections = {name: known for name, known in self._projections.items() if name != adapter_name}
+        if init is not None:
+            initialize_frozen(self.lora_A[adapter_name], init)
+            if getattr(config, "gradient", "plain") == "projected":
+                self._projections[adapter_name] = None
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Apply the base layer and the active adapters; all but that is left to PEFT (mixed batches, ...)."""
         names = [name for name in self.active_adapters if name in self.lora_A]
         if self.disable_adapters or self.merged or args or kwargs or not names:
             return super().forward(x, *args, **kwargs)  # type: ignore[misc]
-        if not all(is_plain(self.lora_A[name]) and is_plain(self.lora_B[name]) for name in names):
-            if any(name in self._projections for name in names):
-                raise RuntimeError('gradient="projected" needs lora_A and lora_B without hooks of their own')
+        adapters = [(name, self._adapter(name)) for name in names]
+        if any(name in self.lora_variant for name in names) or not any(lean for _, lean in adapters):
+            self._refuse_projected(names)
             return super().forward(x)  # type: ignore[misc]
 
-        if is_plain(self.base_layer) and is_frozen(self.base_layer):
+        first = adapters[0][1]
+        if first and is_plain(self.base_layer) and is_frozen(self.base_layer):
             weight, bias = cast(Tensor, self.base_layer.weight), cast(Tensor | None, self.base_layer.bias)
-            y = lora_fa_linear(x, weight, bias, *self._adapter(names.pop(0)))
+            y = lora_fa_linear(x, weight, bias, *first)
+            adapters = adapters[1:]
         else:
             y = self._base_forward(x)
-        for name in names:
-            y = add_lora_fa(y, x, *self._adapter(name))
+        for name, lean in adapters:
+            y = add_lora_fa(y, x, *lean) if lean else y + self._lora(name, x).to(y.dtype)
         return y
 
     def _base_forward(self, x: Tensor) -> Tensor:
         return self.base_layer(x)
 
-    def _adapter(self, name: str) -> tuple[Tensor, Tensor, float, float, Tensor | None]:
-        dropout = getattr(self.lora_dropout[name], "p", 0.0) if self.training else 0.0
-        A, B = cast(Tensor, self.lora_A[name].weight), cast(Tensor, self.lora_B[name].weight)
-        return A, B, self.scaling[name], dropout, self._projection(name, A)
+    def _adapter(self, name: str) -> tuple[Tensor, Tensor, float, float, Tensor | None] | None:
+        """Arguments for the functions that save only XA; None for an adapter that needs its modules called."""
+        lora_A, lora_B = self.lora_A[name], self.lora_B[name]
+        dropout = drop_probability(self.lora_dropout[name])
+        if dropout is not None and is_plain(lora_A) and is_plain(lora_B) and is_frozen(lora_A):
+            A, B = cast(Tensor, lora_A.weight), cast(Tensor, lora_B.weight)
+            return A, B, self.scaling[name], dropout, self._projection(name, A, B)
+        self._refuse_projected([name])
+        return None
 
-    def _projection(self, name: str, A: Tensor) -> Tensor | None:
-        if name not in self._projections:
+    def _refuse_projected(self, names: list[str]) -> None:
+        if projected := [name for name in names if name in self._projections]:
+            raise RuntimeError(
+                f'gradient="projected" of adapter {", ".join(projected)} needs a frozen A, lora_A and lora_B '
+                "without hooks of their own, torch.nn.Dropout, and no variant of LoRA active beside it"
+            )
+
+    def _lora(self, name: str, x: Tensor) -> Tensor:
+        """What LoRA's adapter adds, beside one of LoRA-FA."""
+        x = self._cast_input_dtype(x, cast(Tensor, self.lora_A[name].weight).dtype)
+        return self.lora_B[name](self.lora_A[name](self.lora_dropout[name](x))) * self.scaling[name]
+
+    def _projection(self, name: str, A: Tensor, B: Tensor) -> Tensor | None:
+        """Matrix for B's gradient, from the AAᵀ of this very step.
+
+        Nothing else tells that A has changed: a write to `A.data` (PEFT's hotswap_adapter, for one) keeps the
+        tensor and its version. AAᵀ is all of A that matters here, and costs r / rows of the layer's product or
+        less; what is kept is its inverse.
+        """
+        if name not in self._projections or not (B.requires_grad and torch.is_grad_enabled()):
             return None
-        state = (id(A), A._version, A.device, self.scaling[name])
-        known = self._projections[name]
-        if known is None or known[0] != state:  # A never trains, but a checkpoint may replace it
-            known = self._projections[name] = (state, projection(A, self.scaling[name]))
-        return known[1]
+        products, known = gram(A), self._projections[name]
+        if torch.compiler.is_compiling():
+            known = products, pseudo_inverse(products)
+        elif known is None or known[0].device != products.device or not torch.equal(known[0], products):
+            known = self._projections[name] = products, pseudo_inverse(products)
+        return known[1] / self.scaling[name] ** 2
+
+    def set_adapter(self, adapter_names: str | list[str], inference_mode: bool = False) -> None:
+        """Choose the active adapters; those that were not active before train, but in inference mode."""
+        before = list(self.active_adapters)
+        super().set_adapter(adapter_names, inference_mode=inference_mode)
+        if self._trained is not None and (self.active_adapters != before or inference_mode):
+            self._trained = self._adapter_gradients()
+
+    def set_requires_grad(self, adapter_names: Any, requires_grad: bool = True) -> None:
+        """Switch the gradients of adapters on, A's of LoRA-FA excepted, or off."""
+        super().set_requires_grad(adapter_names, requires_grad)
+        if self._trained is not None:
+            names = {adapter_names} if isinstance(adapter_names, str) else set(adapter_names)
+            now = self._adapter_gradients()
+            self._trained |= {key: now[key] for key in now if key.split(".")[1] in names}
+
+    def enable_adapters(self, enabled: bool) -> None:
+        """Switch the adapters off, or on again, when they train what they trained before.
+
+        PEFT switches the gradients of all active adapters on, also of one that was loaded for inference.
+        """
+        if not enabled and self._trained is None:
+            self._trained = self._adapter_gradients()
+        trained, self._trained = (self._trained, None) if enabled else (None, self._trained)
+        before = self._adapter_gradients()
+        super().enable_adapters(enabled)
+        if enabled:
+            for key, parameter in self._adapter_parameters():
+                parameter.requires_grad_((before if trained is None else trained).get(key, before[key]))
+
+    def _adapter_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        for attribute in self.adapter_layer_names:
+            for key, parameter in getattr(self, attribute).named_parameters():
+                yield f"{attribute}.{key}", parameter
+
+    def _adapter_gradients(self) -> dict[str, bool]:
+        return {key: parameter.requires_grad for key, parameter in self._adapter_parameters()}
 
 
 class LoraFaLinear(LoraFaLayer, PeftLinear):

@@ -9,7 +9,6 @@ from peft.tuners.lora.bnb import Linear8bitLt as PeftLinear8bit
 from peft.utils.integrations import dequantize_bnb_weight
 from torch import Tensor, nn
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 from lorafa.layers import LoraFaLayer
 
@@ -18,13 +17,17 @@ class _Frozen8bit(Function):
     """Frozen 8-bit linear layer that saves nothing; bitsandbytes' own keeps its input on CUDA."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, base: bnb.nn.Linear8bitLt) -> Tensor:
+    def forward(x: Tensor, base: bnb.nn.Linear8bitLt) -> Tensor:
         """Multiply as bitsandbytes does."""
-        ctx.base, ctx.dtype = base, x.dtype
         return base(x)
 
     @staticmethod
-    @once_differentiable
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        """Save nothing."""
+        x, ctx.base = inputs
+        ctx.dtype = x.dtype
+
+    @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         """Multiply with the weight dequantised."""
         state = ctx.base.state
@@ -69,13 +72,25 @@ class LoraFaLinear4bit(_QuantizedLayer, PeftLinear4bit):
     """A bitsandbytes 4-bit linear layer with LoRA-FA adapters (paper §3.2, QLoRA)."""
 
     def __init__(self, base_layer: nn.Module, *args: Any, **kwargs: Any) -> None:
-        base: Any = base_layer.get_base_layer() if isinstance(base_layer, LoraLayer) else base_layer
-        if getattr(base.weight.quant_state, "packing_format_for_cpu", False):
-            raise ValueError(
-                "bitsandbytes has packed this layer for inference: adapt it before evaluating it"
-            )
-        base.support_avx512bf16_for_cpu = False  # packing, at the first evaluation, would stop gradients
+        _keep_unpacked(base_layer.get_base_layer() if isinstance(base_layer, LoraLayer) else base_layer)
         super().__init__(base_layer, *args, **kwargs)
+
+    @classmethod
+    def adopt(cls, layer: LoraLayer) -> LoraFaLayer:
+        """Return a layer of this class in place of PEFT's, as other layers do."""
+        _keep_unpacked(layer.get_base_layer())
+        return super().adopt(layer)
+
+
+def _keep_unpacked(base: Any) -> None:
+    """Keep bitsandbytes from packing a 4-bit weight for CPUs at the first evaluation.
+
+    Raises:
+        ValueError: If it has been packed: no gradient passes through it any more.
+    """
+    if getattr(base.weight.quant_state, "packing_format_for_cpu", False):
+        raise ValueError("bitsandbytes has packed this layer for inference: adapt it before evaluating it")
+    base.support_avx512bf16_for_cpu = False
 
 
 def new_quantized_layer(

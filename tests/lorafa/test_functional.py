@@ -138,17 +138,33 @@ def test_gradient_checkpointing_replays_the_mask(reentrant):
         torch.testing.assert_close(run(lambda f: checkpoint(f, x, use_reentrant=False)), plain)
 
 
-def test_double_backward_is_refused():
-    x, W, b, A, B = operands(4)
-    (grad,) = torch.autograd.grad(lora_fa_linear(x, W, b, A, B, S).pow(2).sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match="twice"):
-        grad.sum().backward()
-
-
 def test_trained_weight_is_refused():
     x, W, b, A, B = operands(4)
     with pytest.raises(ValueError, match="freeze them"):
         lora_fa_linear(x, W.requires_grad_(), b, A, B, S)
+
+
+def test_trained_projection_is_refused():
+    x, W, b, A, B = operands(4)
+    with pytest.raises(ValueError, match="A no gradient"):
+        lora_fa_linear(x, W, b, A.requires_grad_(), B, S)
+
+
+@pytest.mark.parametrize("p", [-0.1, 1.1, float("nan")])
+def test_dropout_outside_its_range_is_refused(p):
+    x, W, b, A, B = operands(4)
+    with pytest.raises(ValueError, match=r"in \[0, 1\]"):
+        lora_fa_linear(x, W, b, A, B, S, p)
+
+
+@pytest.mark.parametrize("p", [1 - 1e-9, 1.0])
+def test_everything_dropped(p):
+    x, W, b, A, B = operands(4)
+    y = lora_fa_linear(x, W, b, A, B, S, p)
+    grads = gradients(y, x, B)
+    torch.testing.assert_close(grads[0], gradients(F.linear(x, W, b), x)[0])
+    torch.testing.assert_close(grads[1], torch.zeros_like(B))
+    torch.testing.assert_close(y, F.linear(x, W, b))
 
 
 @pytest.mark.parametrize("p", [0.0, 0.5])

@@ -79,6 +79,42 @@ def test_equals_pefts_and_the_dequantized_formula(pair):
         assert (mine.float() - reference).norm() < 0.03 * reference.norm()
 
 
+def test_output_may_be_changed_in_place(pair):
+    x = torch.randn(4, 16, D_IN, dtype=torch.bfloat16, requires_grad=True)
+    ours, theirs = (torch.autograd.grad(model(x).relu_().float().sum(), x)[0] for model in pair)
+    assert (ours - theirs).float().norm() < 0.02 * theirs.float().norm()
+
+
+@pytest.mark.parametrize("first", ["lora", "lora-fa"])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_each_adapter_has_its_own_kind(bits, first):
+    options = {"r": R, "target_modules": ["linear"]}
+    torch.manual_seed(0)
+    if first == "lora":
+        model = peft.get_peft_model(Layer(bits).to("cpu"), peft.LoraConfig(**options), "plain")
+        get_lora_fa_model(model, LoraFaConfig(**options), "fa")
+    else:
+        model = get_lora_fa_model(Layer(bits).to("cpu"), LoraFaConfig(**options), "fa")
+        model.add_adapter("plain", peft.LoraConfig(**options))
+    layer = model.base_model.model.linear
+    x = torch.randn(4, 16, D_IN, dtype=torch.bfloat16, requires_grad=True)
+    for name, saved in (("fa", 2 * R), ("plain", 4 * (R + D_IN))):
+        nn.init.normal_(layer.lora_B[name].weight, std=0.1)
+        model.set_adapter(name)
+        assert layer.lora_A[name].weight.requires_grad == (name == "plain")
+        with SavedTensorMeter(model) as meter:
+            y = model(x)
+        y.float().sum().backward()
+        assert (layer.lora_A[name].weight.grad is not None) == (name == "plain")
+        assert layer.lora_B[name].weight.grad.any()
+        assert meter.total == saved * 4 * 16 if name == "fa" else meter.total >= saved * 4 * 16
+    model.base_model.set_adapter(["fa", "plain"])
+    with torch.no_grad():
+        both = model(x).float() - layer.base_layer(x).float()
+        deltas = sum(x.float() @ layer.get_delta_weight(name).float().T for name in ("fa", "plain"))
+    assert (both - deltas).norm() < 0.03 * deltas.norm()
+
+
 def test_trap_input_kept_by_the_base_layer(pair):
     """Trap: a base layer that keeps X in its own context, past what autograd's hooks see."""
     ours, _ = pair
