@@ -1,11 +1,28 @@
 """LoRA-FA: low-rank adaptation with a frozen A, which saves only XA for the backward pass."""
 
-from lorafa.audit import audit
-from lorafa.config import LoraFaConfig
-from lorafa.functional import add_lora_fa, lora_fa_linear
-from lorafa.model import get_lora_fa_model, load
-from lorafa.recompute import apply_recompute, remove_recompute
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
+if TYPE_CHECKING:
+    from lorafa.audit import audit
+    from lorafa.config import LoraFaConfig
+    from lorafa.functional import add_lora_fa, lora_fa_linear
+    from lorafa.model import get_lora_fa_model, load
+    from lorafa.recompute import apply_recompute, remove_recompute
+
+# Where each public name is, imported when it is asked for: `python -m lorafa.memory --help` needs none of them.
+_MODULES = {
+    "LoraFaConfig": "lorafa.config",
+    "add_lora_fa": "lorafa.functional",
+    "apply_recompute": "lorafa.recompute",
+    "audit": "lorafa.audit",
+    "get_lora_fa_model": "lorafa.model",
+    "load": "lorafa.model",
+    "lora_fa_linear": "lorafa.functional",
+    "remove_recompute": "lorafa.recompute",
+}
 __all__ = [
     "LoraFaConfig",
     "add_lora_fa",
@@ -16,3 +33,22 @@ __all__ = [
     "lora_fa_linear",
     "remove_recompute",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_MODULES[name]), name)
+    globals()[name] = value
+    return value
+
+
+class _Package(ModuleType):
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute, but not the module `lorafa.audit` in the place of its function."""
+        if not (name in _MODULES and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -8,6 +8,7 @@ from peft.tuners.lora import LoraConfig, LoraLayer
 from torch import nn
 
 from lorafa.layers import LoraFaLayer, compute_dtype
+from lorafa.recompute import recomputing
 
 
 @dataclass(frozen=True)
@@ -39,12 +40,16 @@ class Audit:
         frozen: Number of elements of each parameter that does not, by name.
         layers: The adapted layers, with their active adapters.
         problems: What contradicts LoRA-FA, one sentence each.
+        recomputed: The modules that recompute in backward, by kind.
+        without_effect: Kinds of recomputation that an adapter's configuration asks for and the model does not have.
     """
 
     trainable: dict[str, int]
     frozen: dict[str, int]
     layers: list[AdaptedLayer]
     problems: list[str] = field(default_factory=list)
+    recomputed: dict[str, list[str]] = field(default_factory=dict)
+    without_effect: list[str] = field(default_factory=list)
 
     def check(self) -> "Audit":
         """Return self if nothing contradicts LoRA-FA.
@@ -64,6 +69,11 @@ class Audit:
             f"saves {layer.saved_bytes_per_token} bytes a token"
             for layer in self.layers
         ]
+        if self.recomputed:
+            counts = (f"{kind} ({len(names)} modules)" for kind, names in self.recomputed.items())
+            lines.append(f"recomputes in backward: {', '.join(counts)}")
+        if self.without_effect:
+            lines.append(f"recompute had no effect for: {', '.join(self.without_effect)}")
         return "\n".join(lines + [f"PROBLEM: {problem}" for problem in self.problems])
 
 
@@ -100,7 +110,9 @@ def audit(model: nn.Module) -> Audit:
         layers.append(AdaptedLayer(name, rank, d_in, d_out, nbytes))
     if not layers:
         problems.append("no layer is adapted")
-    return Audit(trainable, frozen, layers, problems)
+    recomputed = recomputing(model)
+    asked = {kind for config in _configs(model) for kind in getattr(config, "recompute", False) or []}
+    return Audit(trainable, frozen, layers, problems, recomputed, sorted(asked - set(recomputed)))
 
 
 def _configs(model: nn.Module) -> list[LoraConfig]:

@@ -68,9 +68,20 @@ def layers(model: nn.Module, fraction: float = 1.0) -> Iterator[tuple[str, nn.Mo
         if not any(name.startswith(f"{other}.") for other, _ in stacks)
     ]
     for name, stack in outermost:
-        first = len(stack) - math.ceil(fraction * len(stack))
-        for index in range(first, len(stack)):
-            yield f"{name}.{index}", stack[index]
+        for index, carries in enumerate(carriers(len(stack), fraction)):
+            if carries:
+                yield f"{name}.{index}", stack[index]
+
+
+def carriers(depth: int, fraction: float) -> tuple[bool, ...]:
+    """Which layers of a stack the last fraction of it is: the one meaning of `layer_fraction`.
+
+    Args:
+        depth: Layers in the stack.
+        fraction: In (0, 1], rounded up to whole layers.
+    """
+    last = math.ceil(fraction * depth - 1e-9)  # 0.07 · 100 is a little more than 7 in floating point
+    return (False,) * (depth - last) + (True,) * last
 
 
 def _attentions(layer: nn.Module) -> Iterator[tuple[str, nn.Module]]:

@@ -190,10 +190,11 @@ def _real(recipe: Recipe, device: str) -> tuple[Any, dict[str, Any], Any]:
     import torch
 
     from lorafa.memory.adapt import adapt
+    from lorafa.memory.batch import batch_of
     from lorafa.memory.depth import full
     from lorafa.memory.models import HEADS, head_of, load_config
     from lorafa.memory.recipe import DTYPES
-    from lorafa.memory.step import batch_of, new_optimizer
+    from lorafa.memory.step import new_optimizer
     from lorafa.memory.tracker import block_stacks
 
     if recipe.quantization != "none" or recipe.shards > 1 or recipe.autocast != "none":

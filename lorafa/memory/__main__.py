@@ -1,25 +1,33 @@
-"""Will it fit? `python -m lorafa.memory --model llama-7b --batch 4 --length 1024 --device-memory 24GiB`."""
+"""Will it fit? `python -m lorafa.memory --model llama-7b --batch 4 --length 1024 --device-memory 24GiB`.
+
+What takes seconds to import is imported when the command line has been read and found possible.
+"""
 
 from __future__ import annotations
 
 import argparse
 import gc
 import json
+import logging
 import re
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 from rich.console import Console
 from rich.table import Table
 
-from lorafa.memory.estimate import GIB, Estimate, estimate
-from lorafa.memory.fit import Change, Fit, cheapest_change, fit
-from lorafa.memory.models import BUILT_IN, ModelNotFoundError, load_config
+from lorafa.memory.geometry import BUILT_IN
 from lorafa.memory.recipe import Attention, DType, Method, Optimizer, Quantization, Recipe, RecipeError
 from lorafa.memory.recipe import Recomputation as Kind
 
+if TYPE_CHECKING:
+    from lorafa.memory.estimate import Estimate
+    from lorafa.memory.fit import Change, Fit
+
+GIB = 2**30
 UNITS = {"GiB": 2**30, "MiB": 2**20, "GB": 10**9, "MB": 10**6}
 
 
@@ -165,24 +173,22 @@ def fit_table(fits: dict[str, tuple[Fit, Change | None]], device_memory: int) ->
     return view
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code."""
-    parser = new_parser()
-    options = parser.parse_args(arguments)
-    try:
-        recipe = recipe_of(options)
-        load_config(recipe.model)
-        result = estimate(recipe)
-    except (RecipeError, ModelNotFoundError) as error:
-        parser.error(str(error))
-    gc.freeze()  # what the imports made lives as long as the process
-    fits = {}
-    if options.device_memory:
-        for name, other in side_by_side(recipe).items():
-            found = fit(other, options.device_memory)
-            fits[name] = found, None if found.fits else cheapest_change(other, options.device_memory)
-    if options.json:
-        methods = {
+def notes(result: Estimate) -> list[str]:
+    """What was estimated otherwise than it was asked for, a sentence each."""
+    found = []
+    if result.attention != result.recipe.attention:
+        found.append(f"attention {result.attention}: the model has no {result.recipe.attention}")
+    if result.head == "none":
+        found.append("no head: the model's hidden states are summed up in place of a loss")
+    return found
+
+
+def as_json(result: Estimate, fits: dict[str, tuple[Fit, Change | None]], device_memory: int | None) -> str:
+    """The estimate, and what fits, as JSON."""
+    values = result.as_dict() | {"notes": notes(result)}
+    if fits:
+        values["device_memory"] = device_memory
+        values["methods"] = {
             name: {
                 "needed": found.needed,
                 "fits": found.fits,
@@ -192,12 +198,58 @@ def main(arguments: Sequence[str] | None = None) -> int:
             }
             for name, (found, change) in fits.items()
         }
-        json.dump(result.as_dict() | ({"device_memory": options.device_memory, "methods": methods} if fits else {}),
-                  sys.stdout, indent=2)  # fmt: skip
-        sys.stdout.write("\n")
+    return json.dumps(values, indent=2)
+
+
+def compare(recipe: Recipe, device_memory: int) -> dict[str, tuple[Fit, Change | None]]:
+    """How each method fits on a device; one that cannot be run on the model is left out, with a line on stderr."""
+    from lorafa.memory.fit import cheapest_change, fit
+
+    fits = {}
+    for name, other in side_by_side(recipe).items():
+        try:
+            found = fit(other, device_memory)
+        except RecipeError as error:
+            print(f"{name}: {error}", file=sys.stderr)
+            continue
+        fits[name] = found, None if found.fits else cheapest_change(other, device_memory)
+    return fits
+
+
+def _quieten() -> None:
+    """Keep what libraries say about a model without weights off the terminal: a refusal is one line of ours."""
+    import transformers
+
+    warnings.simplefilter("ignore")
+    transformers.logging.set_verbosity_error()
+    logging.getLogger("torch._subclasses.fake_tensor").setLevel(logging.CRITICAL)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code."""
+    parser = new_parser()
+    options = parser.parse_args(arguments)
+    try:
+        recipe = recipe_of(options)
+    except RecipeError as error:
+        parser.error(str(error))
+    from lorafa.memory.estimate import estimate
+    from lorafa.memory.models import ModelNotFoundError
+
+    _quieten()
+    try:
+        result = estimate(recipe)
+    except (RecipeError, ModelNotFoundError) as error:
+        parser.error(str(error))
+    gc.freeze()  # what the imports made lives as long as the process
+    fits = compare(recipe, options.device_memory) if options.device_memory else {}
+    if options.json:
+        print(as_json(result, fits, options.device_memory))
         return 0
     console = Console()
     console.print(breakdown_table(result))
+    for note in notes(result):
+        console.print(note)
     if fits:
         console.print(fit_table(fits, options.device_memory))
     return 0

@@ -10,6 +10,7 @@ from peft import LoraConfig, PeftModel, PromptTuningConfig, TaskType, get_peft_m
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from lorafa.memory.models import head_of
 from lorafa.memory.quantization import quantize
@@ -30,7 +31,7 @@ def linear_layers(model: nn.Module) -> dict[str, list[list[str]]]:
             [
                 f"{stack}.{index}.{path}"
                 for path, module in block.named_modules()
-                if isinstance(module, nn.Linear)
+                if isinstance(module, nn.Linear | Conv1D)  # the second is GPT-2's, a linear layer transposed
             ]
             for index, block in enumerate(blocks)
         ]
@@ -58,7 +59,8 @@ def adapt(model: PreTrainedModel, recipe: Recipe, adapted: dict[str, Sequence[bo
         RecipeError: The recipe's target modules name no linear layer of the model.
     """
     layers = linear_layers(model)
-    linears = [model.get_submodule(path) for blocks in layers.values() for block in blocks for path in block]
+    every = (model.get_submodule(path) for blocks in layers.values() for block in blocks for path in block)
+    linears = [module for module in every if isinstance(module, nn.Linear)]
     if recipe.checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if recipe.input_gradients or recipe.checkpointing:
@@ -85,15 +87,18 @@ def _targets(
         if carries and matches(path, recipe.target_modules)
     ]
     if not targets:
-        every = sorted({path.rpartition(".")[2] for blocks in layers.values() for path in blocks[0]})
-        names = ", ".join(recipe.target_modules)
-        raise RecipeError(f"target_modules {names}: no such linear layer; the blocks have {', '.join(every)}")
+        every = sorted(
+            {path.rpartition(".")[2] for stack in layers.values() for block in stack for path in block}
+        )
+        names = ", ".join(recipe.target_modules) or "all"
+        have = ", ".join(every) or "none"
+        raise RecipeError(f"target_modules {names}: no such linear layer in the blocks; they have {have}")
     return targets
 
 
 def _with_prompt(model: PreTrainedModel, recipe: Recipe) -> PeftModel:
     config = PromptTuningConfig(
-        task_type=TASK_TYPES[head_of(model.config)],
+        task_type=TASK_TYPES.get(head_of(model.config)),
         num_virtual_tokens=recipe.virtual_tokens,
         prompt_tuning_init="RANDOM",
     )
@@ -109,7 +114,7 @@ def _with_adapters(model: PreTrainedModel, recipe: Recipe, targets: list[str]) -
         "lora_alpha": 2 * recipe.rank,
         "lora_dropout": recipe.adapter_dropout,
         "target_modules": "|".join(map(re.escape, targets)),
-        "task_type": TASK_TYPES[head_of(model.config)],
+        "task_type": TASK_TYPES.get(head_of(model.config)),
     }
     in_fp32 = recipe.adapter_dtype == "fp32"
     if recipe.method == "lora-fa":

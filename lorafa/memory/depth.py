@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+import torch
 from transformers import PretrainedConfig
 
-from lorafa.memory.models import depths
+from lorafa.memory.models import WithoutInit, build, depths
+from lorafa.memory.trace import NotRepeatableError
+from lorafa.memory.tracker import block_stacks
+from lorafa.targets import carriers
 
 # Of equal blocks in a row five are run: the first, a neighbour, the repeated one, a neighbour, the last.
 KEPT = 5
@@ -35,7 +39,7 @@ class Depth:
         config = copy.deepcopy(config)
         for name, flags in zip(depths(config), self.adapted, strict=True):
             setattr(config, name, len(flags))
-        if getattr(config, "layer_types", None):
+        if vars(config).get("layer_types"):
             config.layer_types = config.layer_types[: len(self.adapted[0])]
         return config
 
@@ -56,10 +60,26 @@ def shallow(config: PretrainedConfig, fraction: float) -> Depth:
     return Depth(adapted, plans)
 
 
-def carriers(depth: int, fraction: float) -> tuple[bool, ...]:
-    """Which blocks of a stack carry adapters: the last `fraction` of them, at least one."""
-    carrying = max(1, round(depth * fraction))
-    return (False,) * (depth - carrying) + (True,) * carrying
+def stack_carriers(
+    stacks: Mapping[str, Sequence[object]], fraction: float, adapted: Adapted | None = None
+) -> dict[str, Sequence[bool]]:
+    """Which blocks of a model's stacks carry adapters, by the stack's path.
+
+    Args:
+        stacks: Blocks by path.
+        fraction: The last of each stack that carry adapters, where `adapted` does not say.
+        adapted: For each stack, in order, which of its blocks carry adapters.
+
+    Raises:
+        NotRepeatableError: The stacks are not those that `adapted` is about.
+    """
+    if adapted is None:
+        return {path: carriers(len(blocks), fraction) for path, blocks in stacks.items()}
+    if [len(blocks) for blocks in stacks.values()] != [len(flags) for flags in adapted]:
+        raise NotRepeatableError(
+            f"the model's stacks {', '.join(stacks)} are not of its configuration's depths"
+        )
+    return dict(zip(stacks, adapted, strict=True))
 
 
 def kept_blocks(flags: Sequence[bool]) -> list[int]:
@@ -85,7 +105,26 @@ def kept_flags(flags: Sequence[bool], plan: Sequence[int]) -> tuple[bool, ...]:
 
 def blocks_are_alike(config: PretrainedConfig) -> bool:
     """Whether the configuration gives all blocks of a stack the same shape."""
-    return len(set(getattr(config, "layer_types", None) or [])) <= 1
+    if len(set(getattr(config, "layer_types", None) or [])) > 1:
+        return False
+    key = config.to_json_string(use_diff=False)
+    if key not in _alike:
+        _alike[key] = _same_shapes(config)
+    return _alike[key]
+
+
+# What `blocks_are_alike` has found, by configuration.
+_alike: dict[str, bool] = {}
+
+
+def _same_shapes(config: PretrainedConfig) -> bool:
+    """Whether the blocks of each stack have the same parameters, but for the first, which may have more (T5's)."""
+    with WithoutInit():
+        stacks = block_stacks(build(config, torch.float32))
+    return all(
+        len({tuple((name, p.shape) for name, p in block.named_parameters()) for block in blocks[1:]}) <= 1
+        for blocks in map(list, stacks.values())
+    )
 
 
 def extrapolated(config: PretrainedConfig, fraction: float, measure: Callable[[Adapted], int]) -> int:

@@ -23,13 +23,21 @@ from torch.optim import Optimizer
 
 from lorafa.memory import allocator
 from lorafa.memory.adapt import adapt
-from lorafa.memory.depth import Depth, full, shallow
-from lorafa.memory.models import WithoutInit, build, load_config, with_new_storage
-from lorafa.memory.recipe import DTYPES, Recipe
+from lorafa.memory.batch import batch_of
+from lorafa.memory.depth import Adapted, Depth, full, shallow, stack_carriers
+from lorafa.memory.models import (
+    ModelNotFoundError,
+    WithoutInit,
+    attention_of,
+    build,
+    head_of,
+    load_config,
+    with_new_storage,
+)
+from lorafa.memory.recipe import DTYPES, Recipe, RecipeError
 from lorafa.memory.semantics import device_semantics
 from lorafa.memory.step import (
     ParameterCount,
-    batch_of,
     count_parameters,
     new_optimizer,
     trace_forward,
@@ -57,6 +65,9 @@ class Estimate:
         saved: Activations that forward saved for backward.
         parameters: Elements of all parameters, shared ones once.
         trainable_parameters: Elements of those that are trained.
+        attention: The attention that was run: "eager" where the model has no other.
+        head: What the model is trained with, of `lorafa.memory.models.HEADS`; "none" where it has no such head, and
+            its loss is the sum of its hidden states.
     """
 
     recipe: Recipe
@@ -69,6 +80,8 @@ class Estimate:
     saved: int
     parameters: int
     trainable_parameters: int
+    attention: str
+    head: str
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -91,7 +104,16 @@ def estimate(recipe: Recipe) -> Estimate:
         RecipeError: The recipe cannot be run on its model.
         ModelNotFoundError: The recipe's model is unknown.
     """
-    recording = at_full_depth(recipe)
+    config = load_config(recipe.model)
+    try:
+        recording = at_full_depth(recipe)
+    except (RecipeError, ModelNotFoundError):
+        raise
+    except Exception as error:  # whatever a model's own code raises
+        reason = next(iter(str(error).splitlines()), "") or "no reason given"
+        raise RecipeError(
+            f"{recipe.model}: a step of {recipe.method} cannot be run: {reason} ({type(error).__name__})"
+        ) from error
     timeline = recording.trace.timeline()
     reserved = allocator.replay(recording.trace).peak_reserved
     return Estimate(
@@ -105,6 +127,8 @@ def estimate(recipe: Recipe) -> Estimate:
         saved=timeline.saved,
         parameters=recording.parameters.total,
         trainable_parameters=recording.parameters.trainable,
+        attention=recipe.attention if attention_of(config, recipe.attention) == "sdpa" else "eager",
+        head=head_of(config),
     )
 
 
@@ -118,11 +142,11 @@ def at_full_depth(recipe: Recipe, shortcut: bool = True) -> Recording:
     config = load_config(recipe.model)
     whole = full(config, recipe.layer_fraction)
     depth = shallow(config, recipe.layer_fraction) if shortcut else whole
-    base = replace(recipe, layer_fraction=1.0, shards=1)
+    base = replace(recipe, shards=1)
     try:
-        recording = _repeat(_record(base, depth.adapted), depth)
+        recording = _repeat(_record(replace(base, layer_fraction=1.0), depth.adapted), depth)
     except NotRepeatableError:
-        recording = _record(base, whole.adapted)
+        recording = _record(base, None)
     if recipe.shards == 1:
         return recording
     return replace(recording, trace=sharded(recording.trace, recipe.shards))
@@ -154,10 +178,10 @@ _forwards: dict[Recipe, dict[int, int]] = {}
 BATCH, RANK = 0, 1
 # What has been recorded: by recipe (batch size and rank apart) and depth, then by batch size and rank. Storages are
 # affine in both, so that two recordings along either give every other one.
-_recordings: dict[tuple[Recipe, tuple[tuple[bool, ...], ...]], dict[tuple[int, int], Recording]] = {}
+_recordings: dict[tuple[Recipe, Adapted | None], dict[tuple[int, int], Recording]] = {}
 
 
-def _record(recipe: Recipe, adapted: tuple[tuple[bool, ...], ...]) -> Recording:
+def _record(recipe: Recipe, adapted: Adapted | None) -> Recording:
     """Record a step, or derive it from two that differ in their batch size or rank alone."""
     known = _recordings.setdefault((replace(recipe, batch_size=1, rank=1), adapted), {})
     at = (recipe.batch_size, recipe.rank)
@@ -193,25 +217,31 @@ def _derive(
 
 @contextmanager
 def fake_step(
-    recipe: Recipe, adapted: tuple[tuple[bool, ...], ...]
+    recipe: Recipe, adapted: Adapted | None
 ) -> Iterator[tuple[nn.Module, dict[str, torch.Tensor], Optimizer]]:
     """What makes a step, on fake tensors: the model, a batch, and the optimizer, with the device's semantics on.
 
     Args:
         recipe: What to build.
-        adapted: For each stack of the model, which of its blocks carry adapters; so many blocks are built.
+        adapted: For each stack of the model, which of its blocks carry adapters; so many blocks are built. None for
+            the model as it is, with adapters in the recipe's fraction of each stack.
+
+    Raises:
+        NotRepeatableError: The model does not have these stacks.
     """
-    config = Depth(adapted, ()).apply(load_config(recipe.model))
+    config = load_config(recipe.model)
+    if adapted is not None:
+        config = Depth(adapted, ()).apply(config)
     with WithoutInit():
-        model = build(config, DTYPES[recipe.dtype], "eager" if recipe.attention == "eager" else "sdpa")
-        trained = adapt(model, recipe, dict(zip(block_stacks(model), adapted, strict=True)))
+        model = build(config, DTYPES[recipe.dtype], attention_of(config, recipe.attention))
+        trained = adapt(model, recipe, stack_carriers(block_stacks(model), recipe.layer_fraction, adapted))
     autocast = None if recipe.autocast == "none" else DTYPES[recipe.autocast]
     with FakeTensorMode(), device_semantics(recipe.device, autocast):
         with_new_storage(trained)
         yield trained, batch_of(config, recipe), new_optimizer(trained, recipe)
 
 
-def _run(recipe: Recipe, adapted: tuple[tuple[bool, ...], ...]) -> Recording:
+def _run(recipe: Recipe, adapted: Adapted | None) -> Recording:
     with fake_step(recipe, adapted) as (model, batch, optimizer):
         trace = trace_step(model, batch, optimizer)
     return Recording(trace, count_parameters(model))
@@ -225,7 +255,7 @@ def _repeat(recording: Recording, depth: Depth) -> Recording:
 
 
 def estimate_all(recipes: Iterable[Recipe], processes: int = 1) -> dict[Recipe, Estimate]:
-    """Estimate many recipes; those that differ only in batch size or rank share recordings.
+    """Estimate many recipes; those that differ only in batch size, rank, fraction or shards share recordings.
 
     Args:
         recipes: What to estimate; repeated ones are estimated once.
@@ -233,11 +263,12 @@ def estimate_all(recipes: Iterable[Recipe], processes: int = 1) -> dict[Recipe, 
     """
     groups: defaultdict[Recipe, list[Recipe]] = defaultdict(list)
     for recipe in dict.fromkeys(recipes):
-        groups[replace(recipe, batch_size=1, rank=1, shards=1)].append(recipe)
+        groups[replace(recipe, batch_size=1, rank=1, layer_fraction=1.0, shards=1)].append(recipe)
     if processes == 1:
         return {recipe: estimate(recipe) for group in groups.values() for recipe in group}
+    largest_first = sorted(groups.values(), key=len, reverse=True)
     with ProcessPoolExecutor(processes, mp_context=get_context("fork")) as pool:
-        results = pool.map(_estimate_group, groups.values())
+        results = pool.map(_estimate_group, largest_first)
         return {result.recipe: result for group in results for result in group}
 
 

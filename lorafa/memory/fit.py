@@ -6,9 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import get_args
 
+from lorafa.memory.batch import takes_length
 from lorafa.memory.estimate import GIB, Estimate, estimate
 from lorafa.memory.models import load_config
-from lorafa.memory.recipe import Recipe, Recomputation
+from lorafa.memory.recipe import Recipe, RecipeError, Recomputation
 
 # What a process holds on the device besides PyTorch's reserved memory: the CUDA context and loaded kernels.
 # Source: "hardware reserved" in the paper's Figure 3.
@@ -79,7 +80,12 @@ def largest_batch(recipe: Recipe, device_memory: int, limit: int = LARGEST) -> i
 
 
 def largest_length(recipe: Recipe, device_memory: int) -> int:
-    """The largest length, in multiples of `LENGTH_STEP`, that fits on `device_memory` bytes; 0: none."""
+    """The largest length, in multiples of `LENGTH_STEP`, that fits on `device_memory` bytes; 0: none.
+
+    The recipe's own where the model's input has a fixed size, as pictures have.
+    """
+    if not takes_length(load_config(recipe.model)):
+        return recipe.source_length
     steps = longest(recipe.model) // LENGTH_STEP
 
     def fits(step: int) -> bool:
@@ -125,7 +131,11 @@ def changes(recipe: Recipe) -> list[tuple[str, Recipe]]:
 def cheapest_change(recipe: Recipe, device_memory: int) -> Change | None:
     """The first of `changes` that makes a recipe fit, or a smaller batch if none does; None if nothing helps."""
     for text, changed in changes(recipe):
-        if (bytes_needed := needed(changed)) <= device_memory:
+        try:
+            bytes_needed = needed(changed)
+        except RecipeError:  # not every model can do everything
+            continue
+        if bytes_needed <= device_memory:
             return Change(text, changed, bytes_needed)
     largest = largest_batch(recipe, device_memory, limit=recipe.batch_size - 1)
     if largest == 0:

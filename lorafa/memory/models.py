@@ -10,86 +10,39 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.overrides import TorchFunctionMode
 from transformers import (
     AutoConfig,
+    AutoModel,
+    AutoModelForAudioClassification,
     AutoModelForCausalLM,
+    AutoModelForImageClassification,
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
+    AutoModelForSpeechSeq2Seq,
     PretrainedConfig,
     PreTrainedModel,
 )
-from transformers.models.auto.modeling_auto import (
-    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
-)
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+from lorafa.memory.geometry import BUILT_IN, REPOSITORIES
 
 HEADS = {
     "causal-lm": AutoModelForCausalLM,
     "seq2seq-lm": AutoModelForSeq2SeqLM,
     "sequence-classification": AutoModelForSequenceClassification,
+    "image-classification": AutoModelForImageClassification,
+    "audio-classification": AutoModelForAudioClassification,
+    "speech-seq2seq": AutoModelForSpeechSeq2Seq,
+    "none": AutoModel,
 }
+# What a training step does at random, and an estimate does not: it masks spectra and drops whole blocks.
+RANDOM = {"apply_spec_augment": False, "layerdrop": 0.0, "encoder_layerdrop": 0.0, "decoder_layerdrop": 0.0}
 
 
 class ModelNotFoundError(ValueError):
     """The name is no built-in model, no config file, and no model that the hub (or its cache) has."""
-
-
-_ROBERTA = {
-    "model_type": "roberta",
-    "architectures": ["RobertaForSequenceClassification"],
-    "vocab_size": 50265,
-    "max_position_embeddings": 514,
-    "type_vocab_size": 1,
-    "layer_norm_eps": 1e-5,
-    "pad_token_id": 1,
-}
-_T5 = {
-    "model_type": "t5",
-    "architectures": ["T5ForConditionalGeneration"],
-    "vocab_size": 32128,
-    "decoder_start_token_id": 0,
-}
-_LLAMA = {
-    "model_type": "llama",
-    "architectures": ["LlamaForCausalLM"],
-    "vocab_size": 32000,
-    "max_position_embeddings": 4096,
-}
-
-# The paper's models (§4): what their config.json has that differs from the class's defaults. LLaMA and
-# Llama 2 have one geometry.
-BUILT_IN: dict[str, dict[str, Any]] = {
-    "roberta-base": _ROBERTA,
-    "roberta-large": _ROBERTA
-    | {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096},
-    "t5-small": _T5,
-    "t5-base": _T5
-    | {"d_model": 768, "d_ff": 3072, "num_layers": 12, "num_decoder_layers": 12, "num_heads": 12},
-    "t5-large": _T5
-    | {"d_model": 1024, "d_ff": 4096, "num_layers": 24, "num_decoder_layers": 24, "num_heads": 16},
-    "llama-7b": _LLAMA,
-    "llama-13b": _LLAMA
-    | {
-        "hidden_size": 5120,
-        "intermediate_size": 13824,
-        "num_hidden_layers": 40,
-        "num_attention_heads": 40,
-        "num_key_value_heads": 40,
-    },
-}
-
-# Repositories of the hub whose geometry is built in, so that nothing is asked of the hub for them.
-REPOSITORIES = {
-    "FacebookAI/roberta-base": "roberta-base",
-    "FacebookAI/roberta-large": "roberta-large",
-    "google-t5/t5-small": "t5-small",
-    "google-t5/t5-base": "t5-base",
-    "google-t5/t5-large": "t5-large",
-    "huggyllama/llama-7b": "llama-7b",
-    "meta-llama/Llama-2-7b-hf": "llama-7b",
-    "meta-llama/Llama-2-13b-hf": "llama-13b",
-}
 
 
 def load_config(name: str) -> PretrainedConfig:
@@ -137,32 +90,52 @@ def _config_of(values: dict[str, Any]) -> PretrainedConfig:
 def head_of(config: PretrainedConfig) -> str:
     """The head that the model is fine-tuned with: a key of `HEADS`.
 
-    Encoder-decoders and decoders generate; encoders, pretrained as masked models, classify.
+    Encoder-decoders and decoders generate; encoders, pretrained as masked models, classify; models of images and of
+    sound classify, too. What has no such head is trained without one ("none").
     """
-    if config.is_encoder_decoder:
-        return "seq2seq-lm"
     architecture = (config.architectures or [""])[0]
-    encoder = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(
-        config, "is_decoder", False
-    )
-    if encoder or architecture.endswith(("ForMaskedLM", "ForSequenceClassification", "ForPreTraining")):
-        return "sequence-classification"
-    return (
-        "causal-lm" if config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES else "sequence-classification"
-    )
+    if config.is_encoder_decoder:
+        wanted = ["speech-seq2seq", "seq2seq-lm"]
+    elif architecture.endswith(("ForMaskedLM", "ForSequenceClassification", "ForPreTraining")) or (
+        config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False)
+    ):
+        wanted = ["sequence-classification"]
+    else:
+        wanted = ["causal-lm", "sequence-classification"]
+    wanted += ["image-classification", "audio-classification"]
+    return next((head for head in wanted if type(config) in HEADS[head]._model_mapping), "none")
+
+
+def class_of(config: PretrainedConfig) -> type[PreTrainedModel]:
+    """The model class with that head.
+
+    Raises:
+        ModelNotFoundError: There is none.
+    """
+    try:
+        found = HEADS[head_of(config)]._model_mapping[type(config)]
+    except KeyError as error:
+        raise ModelNotFoundError(f"{config.model_type}: transformers has no model class for it") from error
+    return found[0] if isinstance(found, list | tuple) else found
+
+
+def attention_of(config: PretrainedConfig, asked: str) -> str:
+    """The attention that is run where `asked` is: "eager" where the model class has no other, else "sdpa" for flash."""
+    return "sdpa" if asked != "eager" and class_of(config)._supports_sdpa else "eager"
 
 
 def depths(config: PretrainedConfig) -> list[str]:
     """Names of the configuration's fields that hold the depth of a stack of blocks."""
-    names = [config.attribute_map.get("num_hidden_layers", "num_hidden_layers")]
+    names = ["encoder_layers"] if config.is_encoder_decoder and hasattr(config, "encoder_layers") else []
+    names = names or [config.attribute_map.get("num_hidden_layers", "num_hidden_layers")]
     if config.is_encoder_decoder:
-        names.append(next(n for n in ("num_decoder_layers", "decoder_layers") if hasattr(config, n)))
-    return names
+        names += [name for name in ("num_decoder_layers", "decoder_layers") if hasattr(config, name)][:1]
+    return [name for name in names if isinstance(getattr(config, name, None), int)]
 
 
 def depth_of(config: PretrainedConfig) -> int:
-    """Blocks in the (deepest) stack."""
-    return max(getattr(config, name) for name in depths(config))
+    """Blocks in the (deepest) stack; 0 if the configuration does not say."""
+    return max((getattr(config, name) for name in depths(config)), default=0)
 
 
 def build(config: PretrainedConfig, dtype: torch.dtype, attention: str = "eager") -> PreTrainedModel:
@@ -175,8 +148,14 @@ def build(config: PretrainedConfig, dtype: torch.dtype, attention: str = "eager"
     """
     config = copy.deepcopy(config)
     config.use_cache = False  # before a model copies it for its decoder
+    for name, value in RANDOM.items():
+        if hasattr(config, name):
+            setattr(config, name, value)
+    if head_of(config) == "sequence-classification" and config.problem_type is None:
+        # What the class of the labels says; DeBERTa would look at the labels themselves.
+        config.problem_type = "regression" if config.num_labels == 1 else "single_label_classification"
     with torch.device("meta"):
-        return HEADS[head_of(config)].from_config(config, dtype=dtype, attn_implementation=attention)
+        return class_of(config)._from_config(config, dtype=dtype, attn_implementation=attention)
 
 
 class WithoutInit(TorchFunctionMode):
@@ -189,7 +168,7 @@ class WithoutInit(TorchFunctionMode):
 
 
 def with_new_storage(model: nn.Module) -> None:
-    """Replace every meta parameter and buffer by an uninitialised CPU one, in place, keeping ties.
+    """Replace every parameter and buffer by an uninitialised CPU one, in place, keeping ties.
 
     Under a `FakeTensorMode` the new ones are fake: they have a size and no memory.
     """
@@ -197,7 +176,7 @@ def with_new_storage(model: nn.Module) -> None:
     for module in model.modules():
         for store in _stores(module):
             for name, old in store.items():
-                if old is not None and old.is_meta:
+                if old is not None and not isinstance(old, FakeTensor):
                     if id(old) not in memo:
                         memo[id(old)] = _replacement(old)
                     store[name] = memo[id(old)]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
-import torch
+if TYPE_CHECKING:
+    import torch
+
+    DTYPES: dict[str, torch.dtype]
 
 Method = Literal["full-ft", "lora", "lora-frozen-a", "lora-fa", "prompt-tuning"]
 Attention = Literal["eager", "sdpa", "flash"]
@@ -15,7 +18,14 @@ Optimizer = Literal["adamw", "sgd", "adafactor"]
 Device = Literal["cuda", "cpu"]
 Recomputation = Literal["norm", "activation", "dropout", "loss"]
 
-DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+def __getattr__(name: str) -> Any:
+    """PyTorch's `DTYPES`, by the names above: a command line is read without the seconds that importing torch takes."""
+    if name == "DTYPES":
+        import torch
+
+        return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 class RecipeError(ValueError):

@@ -13,10 +13,8 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.optim import Optimizer
 from torch.overrides import TorchFunctionMode
-from transformers import PretrainedConfig
 
 from lorafa.memory.adapt import adapter_parameters
-from lorafa.memory.models import head_of
 from lorafa.memory.recipe import Recipe
 from lorafa.memory.trace import Block, Trace
 from lorafa.memory.tracker import StorageTracker, block_stacks
@@ -28,19 +26,10 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {
 }
 
 
-def batch_of(config: PretrainedConfig, recipe: Recipe) -> dict[str, torch.Tensor]:
-    """A batch of the recipe's shape: int64 ids, labels, and the mask of a padded batch (none for flash)."""
-    source = (recipe.batch_size, recipe.source_length)
-    batch = {"input_ids": torch.zeros(source, dtype=torch.long)}
-    if recipe.attention != "flash":
-        batch["attention_mask"] = torch.ones(source, dtype=torch.long)
-        batch["attention_mask"][:, -1] = 0
-    labels = {
-        "causal-lm": source,
-        "seq2seq-lm": (recipe.batch_size, recipe.target_length or recipe.source_length),
-        "sequence-classification": source[:1],
-    }
-    return batch | {"labels": torch.zeros(labels[head_of(config)], dtype=torch.long)}
+def loss_of(outputs: Any) -> torch.Tensor:
+    """The loss of a model's outputs; of a model without a head, the sum of its hidden states."""
+    loss = getattr(outputs, "loss", None)
+    return outputs[0].float().sum() if loss is None else loss
 
 
 def new_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
@@ -66,7 +55,7 @@ def trace_step(
     """Record weights, optimizer state, and one step: forward and loss, backward, optimizer, zeroed gradients.
 
     Args:
-        model: In training mode; its forward takes the batch and returns an output with a `loss`.
+        model: In training mode; its forward takes the batch and returns what `loss_of` reads.
         batch: Tensors by argument name.
         optimizer: Over the model's trained parameters, without state.
         first_step: Make the optimizer's state by a whole first step; else by stepping on zero gradients,
@@ -81,7 +70,7 @@ def trace_step(
             tracker.add(tensor, "inputs")
         tracker.enter("state")
         if first_step:
-            backward(model(**batch).loss)
+            backward(loss_of(model(**batch)))
         else:
             for parameter in trained:
                 parameter.grad = torch.zeros_like(parameter)
@@ -92,7 +81,7 @@ def trace_step(
                 if isinstance(value, torch.Tensor) and value.ndim:
                     tracker.add(value, "optimizer")
         tracker.enter("forward")
-        loss = model(**batch).loss
+        loss = loss_of(model(**batch))
         tracker.enter("backward")
         backward(loss)
         tracker.enter("optimizer")

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.nn.utils.parametrize import ParametrizationList
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lorafa.memory.trace import Block, Event, Segment, Storage, Trace
@@ -24,7 +25,8 @@ def block_stacks(model: nn.Module) -> dict[str, nn.ModuleList]:
     stacks: dict[str, nn.ModuleList] = {}
     for path, module in model.named_modules():
         inside = any(path.startswith(f"{outer}.") for outer in stacks)
-        if isinstance(module, nn.ModuleList) and not inside and len({type(m) for m in module}) == 1:
+        a_list = isinstance(module, nn.ModuleList) and not isinstance(module, ParametrizationList)
+        if a_list and not inside and len({type(m) for m in module}) == 1:
             stacks[path] = module
     return stacks
 

@@ -67,21 +67,21 @@ class GatedActivation(Function):
 
 
 class Relu(Function):
-    """ReLU that saves where its input is positive, one byte an element, and not its output."""
+    """ReLU that saves where its input is not positive, one byte an element, and not its output."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         """Save the sign."""
         y = F.relu(x)
-        ctx.save_for_backward(y > 0)
+        ctx.save_for_backward(y <= 0)
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         """Pass the gradient where the input was positive."""
-        (positive,) = ctx.saved_tensors
-        return grad * positive
+        (closed,) = ctx.saved_tensors
+        return grad.masked_fill(closed, 0)  # a product would make NaN of an infinite gradient
 
 
 class LeanLlamaMLP(LlamaMLP):
@@ -115,7 +115,7 @@ class LeanReLU(nn.ReLU):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply ReLU to a tensor of any shape."""
-        return Relu.apply(x)
+        return super().forward(x) if self.inplace else Relu.apply(x)
 
 
 class LeanNewGELU(NewGELUActivation):

@@ -32,6 +32,6 @@ class LeanDropout(nn.Dropout):
 
     def forward(self, x: Tensor) -> Tensor:
         """Drop elements of a tensor of any shape."""
-        if not self.training or not 0 < self.p < 1:
+        if not self.training or self.inplace or not 0 < self.p < 1:
             return super().forward(x)
         return ReplayedDropout.apply(x, self.p, new_seed())

@@ -14,32 +14,37 @@ from transformers.models.t5.modeling_t5 import T5LayerNorm
 
 
 class RmsNorm(Function):
-    """weight · X / rms(X), computed in fp32; the normalised X is rounded to `dtype` before the product."""
+    """weight · X / rms(X), computed in fp32 at least; the normalised X is rounded to `dtype` before the product."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
         """Save x and 1 / rms(x), (..., 1)."""
-        x32 = x.float()
-        scale = torch.rsqrt(x32.pow(2).mean(-1, keepdim=True) + eps)
+        wide = _widened(x)
+        scale = torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)
         ctx.save_for_backward(x, scale, weight)
         ctx.dtype = dtype
-        return weight * (x32 * scale).to(dtype)
+        return weight * (wide * scale).to(dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         """Recompute the normalised x."""
         x, scale, weight = ctx.saved_tensors
-        normal = x.float().mul_(scale)
+        normal = _widened(x) * scale  # not in place: x itself where it is wide already
         grad_x = grad_weight = None
         if ctx.needs_input_grad[1]:
             products = grad * normal.to(ctx.dtype)
             grad_weight = products.sum(tuple(range(products.dim() - 1))).to(weight.dtype)
         if ctx.needs_input_grad[0]:
-            grad_normal = (grad * weight).to(ctx.dtype).float()
+            grad_normal = _widened((grad * weight).to(ctx.dtype))
             inner = (grad_normal * normal).mean(-1, keepdim=True)
             grad_x = grad_normal.addcmul_(normal, inner, value=-1).mul_(scale).to(x.dtype)
         return grad_x, grad_weight, None, None
+
+
+def _widened(x: Tensor) -> Tensor:
+    """The tensor in fp32, or as it is if it is wider; may be the tensor itself."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype | None = None) -> Tensor:

@@ -63,8 +63,7 @@ def test_rms_norm(norm, dtype, trained):
 
 def test_rms_norm_gradcheck():
     x, weight = (torch.randn(*shape, dtype=torch.float64, requires_grad=True) for shape in ((3, 5), (5,)))
-    # the statistics are in fp32 by definition, hence the coarse step
-    assert torch.autograd.gradcheck(rms_norm, (x, weight, 1e-6), eps=1e-2, atol=1e-2, rtol=1e-2)
+    assert torch.autograd.gradcheck(rms_norm, (x, weight, 1e-6))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -199,7 +198,11 @@ def test_hidden_dropout_costs_nothing(family, tiny, batch):
     model = trainable(tiny(family), "lora-fa").train()
     masks = []
     module = copy.deepcopy(model)
-    assert bool(apply_recompute(module, ["dropout"])["dropout"]) == (family != "llama")
+    if family == "llama":  # which has none
+        with pytest.raises(ValueError, match="nothing to recompute for dropout"):
+            apply_recompute(module, ["dropout"])
+    else:
+        assert apply_recompute(module, ["dropout"])["dropout"]
     for candidate in (model, module):
         with SavedTensorMeter(candidate, bool_dropout_mask=True) as meter:
             candidate(**batch(family))

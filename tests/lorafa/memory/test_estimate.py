@@ -8,11 +8,12 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from lorafa.memory.adapt import adapt
+from lorafa.memory.batch import batch_of
 from lorafa.memory.estimate import at_full_depth
 from lorafa.memory.models import HEADS, head_of, load_config
 from lorafa.memory.recipe import DTYPES, Recipe
 from lorafa.memory.semantics import device_semantics
-from lorafa.memory.step import batch_of, new_optimizer, trace_step
+from lorafa.memory.step import new_optimizer, trace_step
 from lorafa.memory.tracker import block_stacks
 
 FAMILIES = ["roberta", "t5", "llama"]
