@@ -1,13 +1,16 @@
-"""What the documentation says of the code by reading it: the configuration reference, and the picture of the DAG.
+"""What the documentation says of the code by reading it: the configuration reference, models, the picture of the DAG.
 
 `mkdocs build` puts the reference into the site (`hooks` in mkdocs.yml); there is no copy of it to go stale. The picture
-is docs/dag.svg, which a test compares with what the Snakefile says. Both by hand:
+is docs/dag.svg, which a test compares with what the Snakefile says; docs/models.md is what a table of the tests says,
+and compared with it. By hand:
 
     python docs/generated.py configuration
+    python docs/generated.py models > docs/models.md
     python docs/generated.py graph > docs/dag.svg
 """
 
 import re
+import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -162,6 +165,50 @@ def _source(path: Path) -> str:
     return f"```yaml\n{path.read_text().strip()}\n```"
 
 
+def models() -> str:
+    """Returns docs/models.md: which modules and models LoRA-FA adapts, from its dispatch and the tests' table."""
+    from lorafa.dispatch import KEPT
+    from lorafa.refusals import REASONS
+
+    table = runpy.run_path(str(ROOT / "tests/lorafa/architectures.py"))["ARCHITECTURES"]
+    rows = [
+        [
+            model.family,
+            model.name,
+            f"`{model.model}`",
+            f'`"{model.targets}"`'
+            if isinstance(model.targets, str)
+            else ", ".join(f"`{target}`" for target in model.targets),
+            model.note,
+        ]
+        for model in table
+    ]
+    parts = [
+        "# What can be adapted",
+        "Made by `python docs/generated.py models` from `lorafa/dispatch.py` and `tests/lorafa/architectures.py`.",
+        "## Modules",
+        "Whatever PEFT's LoRA adapts. The output and the gradients are those of PEFT's LoRA with A frozen, and plain "
+        "PEFT loads what is saved; what backward keeps is less:",
+        _table(["module", "kept for backward"], [[f"`{name}`", kept] for name, kept in KEPT.items()]),
+        "## Models",
+        "Each of these is held against PEFT's LoRA with A frozen by `tests/lorafa/test_architectures.py`, small, with "
+        "random weights and in float32. Others of their families work alike; `lorafa.audit` says of any model what "
+        "trains and what is kept.",
+        _table(["family", "architecture", "class", "adapted", ""], rows),
+        "## Mixtures of experts",
+        '`target_modules="all-linear"` adapts the experts that transformers keeps in one parameter for a layer. PEFT '
+        "has no dropout for parameters: with `lora_dropout` they are left out, and a warning names them. PEFT takes "
+        "the names `gate_proj`, `up_proj` and `down_proj` for such experts (of twice the rank, where two are one "
+        "parameter) and then adapts no linear layer of these names: a warning names those.",
+        "The experts' inputs are kept nowhere if the model multiplies by one expert's matrix after another "
+        "(`eager`) or by all at once (`grouped_mm`, `bmm`). An operation that the library does not know, "
+        "`batched_mm`'s among them, has the sum of the weight and its adapter, and keeps what it keeps under PEFT.",
+        "## What is refused",
+        _table(["option", "why"], [[f"`{option}`", reason] for option, reason in REASONS.items()]),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
 def rules() -> dict[str, set[str]]:
     """Returns the rules of the DAG, each with those that it follows, as `snakemake --rulegraph` has them.
 
@@ -238,4 +285,5 @@ def graph(follows: dict[str, set[str]]) -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(graph(rules()) if sys.argv[1:] == ["graph"] else configuration())
+    pages = {"configuration": configuration, "graph": lambda: graph(rules()), "models": models}
+    sys.stdout.write(pages[sys.argv[1]]())

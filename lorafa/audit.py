@@ -93,20 +93,24 @@ def audit(model: nn.Module) -> Audit:
         ours = isinstance(module, LoraFaLayer)
         if not ours:
             problems.append(f"{name} is PEFT's {type(module).__name__}, which saves its input")
-        for key, parameter in module.base_layer.named_parameters():
+        base = module.get_base_layer()
+        for key, parameter in base.named_parameters(recurse=False):
             if parameter.requires_grad and not (bias_trains and key.endswith("bias")):
                 problems.append(f"the base {key} of {name} trains")
-        trains = {key for key, A in module.lora_A.items() if any(p.requires_grad for p in A.parameters())}
-        for adapter in module.lora_A:  # an adapter of LoRA in a layer of ours may train its A
+        matrices = {adapter: lora_A.weight for adapter, lora_A in module.lora_A.items()}
+        matrices.update(module.lora_embedding_A)
+        trains = {adapter for adapter, A in matrices.items() if A.requires_grad}
+        for adapter in matrices:  # an adapter of LoRA in a layer of ours may train its A
             if adapter in trains and (
                 not ours or "lora_A" in module.frozen_peft_weight_names.get(adapter, ())
             ):
                 problems.append(f"A of adapter {adapter} in {name} trains")
-        active = [adapter for adapter in module.active_adapters if adapter in module.lora_A]
+        active = [adapter for adapter in module.active_adapters if adapter in matrices]
         rank = sum(module.r[adapter] for adapter in active)
         d_in, d_out = cast(int, module.in_features), cast(int, module.out_features)
-        elements = rank if ours and not trains.intersection(active) else rank + d_in
-        nbytes = elements * torch.empty((), dtype=compute_dtype(module.base_layer)).element_size()
+        lean = isinstance(module, LoraFaLayer) and not module.keeps_input
+        elements = rank if lean and not trains.intersection(active) else rank + d_in
+        nbytes = elements * torch.empty((), dtype=compute_dtype(base)).element_size()
         layers.append(AdaptedLayer(name, rank, d_in, d_out, nbytes))
     if not layers:
         problems.append("no layer is adapted")

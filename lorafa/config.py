@@ -12,7 +12,8 @@ from huggingface_hub.errors import EntryNotFoundError
 from peft import LoraConfig
 from torch import nn
 
-from lorafa.layers import new_layer, refuse_unsupported
+from lorafa.dispatch import new_layer
+from lorafa.refusals import refuse_unsupported
 
 CONFIG_NAME = "lorafa_config.json"
 

@@ -8,36 +8,40 @@ import torch
 from peft.tuners.lora import Linear as PeftLinear
 from peft.tuners.lora import LoraConfig, LoraLayer
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from lorafa.functional import add_lora_fa, gram, lora_fa_linear, pseudo_inverse
+from lorafa.refusals import refuse_unsupported
+
+# Forwards that are one product with the weight, plus the bias.
+_PLAIN = tuple(kind.forward for kind in (nn.Linear, Conv1D, nn.Conv1d, nn.Conv2d, nn.Conv3d))
 
 
-def initialize_frozen(lora_A: nn.Module, init: str) -> None:
+def initialize_frozen(weight: Tensor, init: str) -> None:
     """Initialise A in place.
 
     Args:
-        lora_A: Linear module whose weight is A, (r, in_features).
+        weight: A, (r, in_features), or with more dimensions that count as in_features.
         init: "kaiming_uniform" leaves PEFT's; "normal" is N(0, 1) and "ones" is 1 (paper, Table 6);
             "orthogonal" has orthonormal rows, the Q of eq. 3.
 
     Raises:
         ValueError: If orthonormal rows are impossible, r > in_features.
     """
-    weight = cast(Tensor, lora_A.weight)
     if init == "normal":
         nn.init.normal_(weight)
     elif init == "ones":
         nn.init.ones_(weight)
     elif init == "orthogonal":
-        if weight.shape[0] > weight.shape[1]:
+        if weight.shape[0] > weight[0].numel():
             raise ValueError(f'init_A="orthogonal" needs r <= in_features, but A is {tuple(weight.shape)}')
         if not weight.is_meta:
             with torch.no_grad():  # QR has no half-precision kernels
                 weight.copy_(nn.init.orthogonal_(torch.empty_like(weight, dtype=torch.float32)))
 
 
-def is_plain(module: nn.Module, forwards: tuple[Any, ...] = (nn.Linear.forward,)) -> bool:
-    """Whether a module does nothing but its known forward, `F.linear`: no other, no hooks (offload, FSDP, ...)."""
+def is_plain(module: nn.Module, forwards: tuple[Any, ...] = _PLAIN) -> bool:
+    """Whether a module does nothing but its known forward, a product: no other, no hooks (offload, FSDP, ...)."""
     return (
         type(module).forward in forwards
         and "forward" not in vars(module)
@@ -53,7 +57,9 @@ def is_frozen(module: nn.Module) -> bool:
 
 def compute_dtype(base: nn.Module) -> torch.dtype:
     """Dtype in which a base layer computes outside autocast; quantised ones may declare it."""
-    weight = cast(Tensor, base.weight)
+    weight = cast(Tensor, getattr(base, "weight", None))
+    if weight is None:  # its parameters have other names: attention, fused experts
+        weight = next(base.parameters(recurse=False))
     declared = getattr(base, "compute_dtype", None)
     return declared or (weight.dtype if weight.is_floating_point() else torch.float16)
 
@@ -78,6 +84,7 @@ class LoraFaLayer(LoraLayer):
     """
 
     training: bool
+    keeps_input = False
     # PEFT deletes an adapter's entry of these when it deletes the adapter.
     other_param_names = (*LoraLayer.other_param_names, "_projections")
     # Adapters whose gradient is projected, each with AAᵀ and its inverse once they are known.
@@ -103,30 +110,44 @@ class LoraFaLayer(LoraLayer):
             refuse_unsupported(checked)
         else:
             # PEFT respects this declaration whenever it switches gradients on: set_adapter, loading, ...
-            self.frozen_peft_weight_names = {**self.frozen_peft_weight_names, adapter_name: ("lora_A",)}
+            self.frozen_peft_weight_names = {
+                **self.frozen_peft_weight_names,
+                adapter_name: ("lora_A", "lora_embedding_A"),
+            }
         trained = self._trained
         super().update_layer(adapter_name, r, lora_alpha=lora_alpha, config=config, **kwargs)
         self._trained = trained
         self._projections = {name: known for name, known in self._projections.items() if name != adapter_name}
         if init is not None:
-            initialize_frozen(self.lora_A[adapter_name], init)
+            self._initialize(adapter_name, config)
             if getattr(config, "gradient", "plain") == "projected":
                 self._projections[adapter_name] = None
 
+    def _initialize(self, adapter_name: str, config: LoraConfig) -> None:
+        A = cast(Tensor, self.lora_A[adapter_name].weight)
+        initialize_frozen(A, getattr(config, "init_A", "kaiming_uniform"))
+
+    def applied_adapters(self) -> list[str]:
+        """Name the adapters that forward adds to the base layer: active here, not merged, not disabled."""
+        if self.disable_adapters or self.merged:
+            return []
+        return [name for name in self.active_adapters if name in self.lora_A or name in self.lora_embedding_A]
+
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Apply the base layer and the active adapters; all but that is left to PEFT (mixed batches, ...)."""
-        names = [name for name in self.active_adapters if name in self.lora_A]
-        if self.disable_adapters or self.merged or args or kwargs or not names:
+        names = self.applied_adapters()
+        if args or kwargs or not names:
             return super().forward(x, *args, **kwargs)  # type: ignore[misc]
-        adapters = [(name, self._adapter(name)) for name in names]
-        if any(name in self.lora_variant for name in names) or not any(lean for _, lean in adapters):
+        if any(name in self.lora_variant for name in names) or not any(map(self._is_lean, names)):
             self._refuse_projected(names)
             return super().forward(x)  # type: ignore[misc]
+        return self._adapted_forward(x, names)
 
+    def _adapted_forward(self, x: Tensor, names: list[str]) -> Tensor:
+        adapters = [(name, self._adapter(name)) for name in names]
         first = adapters[0][1]
         if first and is_plain(self.base_layer) and is_frozen(self.base_layer):
-            weight, bias = cast(Tensor, self.base_layer.weight), cast(Tensor | None, self.base_layer.bias)
-            y = lora_fa_linear(x, weight, bias, *first)
+            y = lora_fa_linear(x, *self._base_parameters(), *first)
             adapters = adapters[1:]
         else:
             y = self._base_forward(x)
@@ -134,18 +155,28 @@ class LoraFaLayer(LoraLayer):
             y = add_lora_fa(y, x, *lean) if lean else y + self._lora(name, x).to(y.dtype)
         return y
 
+    def _base_parameters(self) -> tuple[Tensor, Tensor | None]:
+        """Weight, (out_features, in_features), and bias; GPT-2's Conv1D has the weight transposed."""
+        weight, bias = cast(Tensor, self.base_layer.weight), cast(Tensor | None, self.base_layer.bias)
+        return weight.T if getattr(self, "fan_in_fan_out", False) else weight, bias
+
     def _base_forward(self, x: Tensor) -> Tensor:
         return self.base_layer(x)
 
     def _adapter(self, name: str) -> tuple[Tensor, Tensor, float, float, Tensor | None] | None:
         """Arguments for the functions that save only XA; None for an adapter that needs its modules called."""
+        if not self._is_lean(name):
+            self._refuse_projected([name])
+            return None
+        A, B = cast(Tensor, self.lora_A[name].weight), cast(Tensor, self.lora_B[name].weight)
+        dropout = cast(float, drop_probability(self.lora_dropout[name]))
+        return A, B, self.scaling[name], dropout, self._projection(name, A, B)
+
+    def _is_lean(self, name: str) -> bool:
+        """Whether an adapter's modules can be passed by, and only its XA be kept: not with hooks, nor a trained A."""
         lora_A, lora_B = self.lora_A[name], self.lora_B[name]
-        dropout = drop_probability(self.lora_dropout[name])
-        if dropout is not None and is_plain(lora_A) and is_plain(lora_B) and is_frozen(lora_A):
-            A, B = cast(Tensor, lora_A.weight), cast(Tensor, lora_B.weight)
-            return A, B, self.scaling[name], dropout, self._projection(name, A, B)
-        self._refuse_projected([name])
-        return None
+        known = drop_probability(self.lora_dropout[name]) is not None
+        return known and is_plain(lora_A) and is_plain(lora_B) and is_frozen(lora_A)
 
     def _refuse_projected(self, names: list[str]) -> None:
         if projected := [name for name in names if name in self._projections]:
@@ -213,55 +244,25 @@ class LoraFaLayer(LoraLayer):
         return {key: parameter.requires_grad for key, parameter in self._adapter_parameters()}
 
 
+class NotFused(Tensor):
+    """A weight that torch's fused kernels leave alone, which would multiply by it and pass its layer by.
+
+    `nn.TransformerEncoderLayer` hands its layers' weights to one kernel in evaluation, unless one of them has a
+    `__torch_function__`.
+    """
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Compute with it as with any tensor."""
+        with torch._C.DisableTorchFunctionSubclass():
+            return func(*args, **(kwargs or {}))
+
+
 class LoraFaLinear(LoraFaLayer, PeftLinear):
-    """A `torch.nn.Linear` with LoRA-FA adapters."""
+    """A `torch.nn.Linear`, or a `Conv1D` of GPT-2, with LoRA-FA adapters."""
 
-
-def refuse_unsupported(config: LoraConfig) -> None:
-    """Refuse the options of LoRA that LoRA-FA would train wrongly.
-
-    Raises:
-        ValueError: Naming the option and the reason.
-    """
-    reasons = {
-        "use_dora": "DoRA normalises by the norm of W + sAB, which needs more than XA for backward",
-        "lora_bias": "a bias beside B is not part of the method; train the base bias with bias='lora_only'",
-        "use_qalora": "QALoRA pools the adapter's input",
-        "target_parameters": "only linear modules can be adapted, not bare parameters",
-        "fan_in_fan_out": "Conv1D weights are not supported",
-        "alora_invocation_tokens": "the adapter is applied to all tokens",
-        "arrow_config": "Arrow routes between adapters",
-        "use_bdlora": "A is dense",
-        "velora_config": "VeLoRA compresses the input that LoRA-FA does not keep",
-        "monteclora_config": "MonteCLoRA samples the adapter weights",
-        "kasa_config": "KaSA changes the base weights and trains a diagonal between A and B",
-        "megatron_config": "Megatron's parallel layers are not supported",
-        "layer_replication": "replicated layers share the base weights that the adapters of a layer refer to",
-    }
-    for option, reason in reasons.items():
-        if getattr(config, option, None):
-            raise ValueError(f"LoRA-FA does not support {option}: {reason}")
-    if config.init_lora_weights not in (True, False):
-        raise ValueError(
-            f"LoRA-FA does not support init_lora_weights={config.init_lora_weights!r}: choose A's with init_A"
-        )
-
-
-def new_layer(target: nn.Module, adapter_name: str, config: LoraConfig, **kwargs: Any) -> LoraFaLayer:
-    """Wrap a linear module, as PEFT's dispatcher of custom modules asks.
-
-    Raises:
-        ValueError: If the module is not a linear layer that LoRA-FA can adapt.
-    """
-    base = target.get_base_layer() if isinstance(target, LoraLayer) else target
-    if type(base).__module__.startswith("bitsandbytes."):
-        from lorafa.quantized import new_quantized_layer
-
-        return new_quantized_layer(target, adapter_name, config=config, **kwargs)
-    weight = getattr(base, "weight", None)
-    if not isinstance(base, nn.Linear) or weight is None or not weight.is_floating_point():
-        raise ValueError(
-            f"LoRA-FA cannot adapt {kwargs.get('target_name')}, a {type(base).__name__}: "
-            "it adapts torch.nn.Linear and bitsandbytes' 4- and 8-bit linear layers"
-        )
-    return LoraFaLinear(target, adapter_name, config=config, **kwargs)
+    @property
+    def weight(self) -> Tensor:
+        """Weight of the base layer, for code that reads its dtype or device."""
+        weight = cast(Tensor, self.base_layer.weight)
+        return weight.as_subclass(NotFused) if self.applied_adapters() else weight

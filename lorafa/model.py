@@ -16,7 +16,7 @@ from torch import nn
 from lorafa.config import LoraFaConfig, is_lora_fa
 from lorafa.layers import LoraFaLayer
 from lorafa.recompute import apply_recompute
-from lorafa.targets import SHORTHANDS, layers, select_targets
+from lorafa.targets import SHORTHANDS, layers, resolve_targets, warn_left_out
 
 
 def get_lora_fa_model(
@@ -35,15 +35,17 @@ def get_lora_fa_model(
         PEFT's wrapper of the model: train, save and merge it as any other.
 
     Raises:
-        ValueError: If the targets are not in the model, or not linear layers.
+        ValueError: If the targets are not in the model, or LoRA-FA has no layer for one of them.
     """
     if isinstance(model, PeftModel):
         _own(model).add_adapter(adapter_name, config, autocast_adapter_dtype=autocast_adapter_dtype)
         return model
     config = _resolved(model, config)
+    wanted = copy.deepcopy(config)  # PEFT changes it
     adapted = peft.get_peft_model(
         model, config, adapter_name=adapter_name, autocast_adapter_dtype=autocast_adapter_dtype
     )
+    warn_left_out(model, wanted)
     apply_recompute(adapted, config.recompute)
     return _own(adapted)
 
@@ -193,7 +195,7 @@ def _resolved(model: nn.Module, config: LoraFaConfig) -> LoraFaConfig:
     """Copy of the configuration with the names of the layers for a shorthand."""
     config = copy.deepcopy(config)
     if isinstance(config.target_modules, str) and config.target_modules in SHORTHANDS:
-        config.target_modules = set(select_targets(model, config.target_modules, config.layer_fraction))
+        resolve_targets(model, config, config.layer_fraction)
     elif config.layer_fraction < 1:
         inside = tuple(f"{name}." for name, _ in layers(model, config.layer_fraction))
         targets = [name for name, _ in model.named_modules() if check_target_module_exists(config, name)]

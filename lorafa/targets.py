@@ -1,14 +1,19 @@
 """Which linear layers are adapted: chosen by type and place in the model, never by parts of their name."""
 
 import math
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterable, Iterator
 
+from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
+from peft.tuners.tuners_utils import check_target_module_exists
+from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
 from torch import nn
 from transformers.models.bert.modeling_bert import BertAttention
 from transformers.models.llama.modeling_llama import LlamaAttention
 from transformers.models.roberta.modeling_roberta import RobertaAttention
 from transformers.models.t5.modeling_t5 import T5Attention
+from transformers.pytorch_utils import Conv1D
 
 # Attention modules, with the paths of their query and value projections.
 _ATTENTION: dict[type[nn.Module], tuple[str, str]] = {
@@ -19,6 +24,91 @@ _ATTENTION: dict[type[nn.Module], tuple[str, str]] = {
 }
 
 SHORTHANDS = ("all-linear", "attention", "qv")
+# Linear layers as modules: an attention of torch has two, and its own way to use them.
+_LINEAR = (nn.Linear, Conv1D, nn.MultiheadAttention)
+
+
+def resolve_targets(model: nn.Module, config: LoraConfig, layer_fraction: float = 1.0) -> None:
+    """Put the names that a shorthand stands for into a configuration.
+
+    "all-linear" is every linear layer, so the experts of a mixture, too, where a model keeps those of a layer in one
+    parameter: their names go to `target_parameters`. So do the weights of linear layers whose names PEFT would take
+    for such experts' (DeepSeek-V3's dense layers). PEFT has no dropout for parameters: with one they are left out,
+    and a warning names them.
+
+    Args:
+        model: The base model.
+        config: Its `target_modules` is one of `SHORTHANDS`.
+        layer_fraction: As for `select_targets`.
+
+    Raises:
+        ValueError: As `select_targets`.
+    """
+    target = str(config.target_modules)
+    names = select_targets(model, target, layer_fraction)
+    parameters = list(_fused_experts(model, layer_fraction)) if target == "all-linear" else []
+    experts = _named_as_experts(model, names)
+    names = [name for name in names if name not in experts]
+    parameters += [f"{name}.weight" for name in sorted(experts)]
+    if config.lora_dropout and parameters:
+        _warn_left_out(parameters, "have no dropout in PEFT: lora_dropout=0 adapts them")
+        parameters = []
+    config.target_modules = set(names)
+    if parameters:
+        config.target_parameters = [*(config.target_parameters or []), *parameters]
+
+
+def warn_left_out(model: nn.Module, wanted: LoraConfig) -> None:
+    """Warn of the linear layers that a configuration names and PEFT has not adapted.
+
+    It takes some names for those of a mixture's experts (`gate_proj`, `up_proj`, `down_proj` in DeepSeek-V3), then
+    adapts the experts' parameters and no linear layer of that name.
+
+    Args:
+        model: The adapted model.
+        wanted: The configuration before PEFT had it.
+    """
+    modules = dict(model.named_modules())
+    inside = tuple(f"{name}." for name, module in modules.items() if isinstance(module, LoraLayer))
+    names = [
+        name
+        for name, module in modules.items()
+        if isinstance(module, nn.Linear) and not name.startswith(inside)
+    ]
+    if left := [name for name in names if check_target_module_exists(wanted, name)]:
+        _warn_left_out(left, 'have the names of fused experts: target_modules="all-linear" adapts them')
+
+
+def _warn_left_out(names: list[str], why: str) -> None:
+    warnings.warn(f"not adapted: {', '.join(names)}. They {why}", stacklevel=4)
+
+
+def _fused_experts(model: nn.Module, layer_fraction: float) -> Iterator[str]:
+    """Yield the names of parameters that hold one matrix for each of a module's experts."""
+    for layer_name, layer in layers(model, layer_fraction):
+        for module_name, module in layer.named_modules():
+            experts = getattr(module, "num_experts", None)
+            for name, parameter in module.named_parameters(recurse=False):
+                if parameter.ndim == 3 and len(parameter) == experts and parameter.is_floating_point():
+                    path = [layer_name, *module_name.split("."), name]
+                    yield ".".join(part for part in path if part not in ("", "base_layer"))
+
+
+def _named_as_experts(model: nn.Module, names: Iterable[str]) -> set[str]:
+    """Return the names that PEFT takes for those of a mixture's experts as older checkpoints have them."""
+    by_leaf: dict[str, list[str]] = {}
+    for name in names:
+        by_leaf.setdefault(name.rpartition(".")[2], []).append(name)
+    return {name for leaf, group in by_leaf.items() if _is_experts_name(model, leaf) for name in group}
+
+
+def _is_experts_name(model: nn.Module, leaf: str) -> bool:
+    config = LoraConfig(target_modules=[leaf])
+    try:
+        convert_peft_config_for_transformers(config, model, None)
+    except ValueError:  # one of several that are fused into one parameter
+        return True
+    return bool(config.target_parameters)
 
 
 def select_targets(model: nn.Module, target: str, layer_fraction: float = 1.0) -> list[str]:
@@ -92,7 +182,7 @@ def _linears(module: nn.Module, prefix: str = "") -> Iterator[str]:
     """Yield the names of the linear layers in a module, not looking into adapted ones."""
     for name, child in module.named_children():
         base = child.get_base_layer() if isinstance(child, LoraLayer) else child
-        if isinstance(base, nn.Linear):
+        if isinstance(base, _LINEAR):
             yield prefix + name
         else:
-            yield from _linears(child, f"{prefix}{name}.")
+            yield from _linears(base, f"{prefix}{name}.")

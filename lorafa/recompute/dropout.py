@@ -27,11 +27,17 @@ class ReplayedDropout(Function):
         return grad.masked_fill(dropped(grad, ctx.p, seed), 0).mul_(1 / keep_probability(ctx.p)), None, None
 
 
+def replayed_dropout(x: Tensor, dropout: nn.Module) -> Tensor:
+    """Apply a `torch.nn.Dropout`, or the identity that PEFT has in its place, and keep no mask."""
+    p = getattr(dropout, "p", 0.0)
+    if not dropout.training or getattr(dropout, "inplace", False) or not 0 < p < 1:
+        return nn.Dropout.forward(dropout, x) if isinstance(dropout, nn.Dropout) else dropout(x)
+    return ReplayedDropout.apply(x, p, new_seed())
+
+
 class LeanDropout(nn.Dropout):
     """`torch.nn.Dropout` that keeps no mask."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Drop elements of a tensor of any shape."""
-        if not self.training or self.inplace or not 0 < self.p < 1:
-            return super().forward(x)
-        return ReplayedDropout.apply(x, self.p, new_seed())
+        return replayed_dropout(x, self)

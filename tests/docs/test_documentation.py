@@ -376,6 +376,12 @@ def test_the_configuration_reference_has_every_key_and_file(generated):
 
 
 @pytest.mark.integration
+def test_the_page_of_models_is_what_the_table_says(generated):
+    assert (ROOT / "docs/models.md").read_text() == generated.models(), (
+        "python docs/generated.py models > docs/models.md"
+    )
+
+
 def test_the_picture_of_the_dag_is_that_of_the_snakefile(generated):
     drawn = (ROOT / "docs/dag.svg").read_text()
     assert drawn == generated.graph(generated.rules()), "python docs/generated.py graph > docs/dag.svg"
