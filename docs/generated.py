@@ -49,6 +49,7 @@ SECTIONS = {
     schema.Trainer: "`conf/recipe/`, and `sharding` in `conf/trainer/`; under `trainer`",
     schema.Experiment: "`conf/experiment/`",
     schema.Setting: "`conf/experiment/`, each of `settings`",
+    schema.Bar: "`conf/experiment/`, under `bar`",
     schema.Plot: "`conf/experiment/`, under `plot`",
     schema.Statistics: "`conf/config.yaml`, under `statistics`",
 }

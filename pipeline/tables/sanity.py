@@ -115,7 +115,10 @@ def notes(plan: Plan, name: str, findings: Collection[Finding]) -> list[str]:
     bar = plan.experiments[name].bar
     if bar is None or not any(finding.flaws for finding in findings):
         return []
-    floor = "the best baseline" if plan.experiments[name].kind == "glue" else "the untuned model"
+    floor = "the untuned model"
+    if plan.experiments[name].kind == "glue":
+        counted = " or ".join(bar.baselines).replace("_", " ")
+        floor = f"the best baseline ({counted})" if counted else "the best baseline"
     above = {
         f"{bar.above:g}",
         *(f"{points:g} ({plan.tasks[task]['label']})" for task, points in bar.exceptions.items()),

@@ -24,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from snakemake.cli import get_argument_parser
 
 import lorafa
+from lorafa.model import LoraFaModel
 from pipeline import schema
 from pipeline.config import CONF, compose_experiments, compose_run
 from pipeline.schema import RunConfig
@@ -263,7 +264,8 @@ def keys() -> list[str]:
         word.lstrip("+").split("=")[0] for page in PAGES for text in inline(page) for word in text.split()
     }
     dotted = (word for word in words if re.fullmatch(r"[a-z_]+(\.[A-Za-z_]+)+", word))
-    return sorted(word for word in dotted if word.split(".")[0] in sections)
+    methods = {f"model.{name}" for name in dir(LoraFaModel)}  # such as `model.load_adapter`
+    return sorted(word for word in dotted if word.split(".")[0] in sections and word not in methods)
 
 
 @pytest.mark.parametrize("key", keys())

@@ -17,6 +17,14 @@ def plan_of(folder: Path, *experiments: str, overrides: tuple[str, ...] = ()) ->
         return make_plan("mini", [f"profile.results={folder}", f"profile.experiments=[{names}]", *overrides])
 
 
+def searched(*rates: str) -> str:
+    """Returns the override with which the search tries these learning rates for each method."""
+    grid = ",".join(
+        f"{method}:[{','.join(rates)}]" for method in ("full-ft", "prompt-tuning", "lora", "lora-fa")
+    )
+    return f"profile.grids.lr={{{grid}}}"
+
+
 BASELINES = {"mrpc": {"majority": 0.516}}
 
 
@@ -26,7 +34,7 @@ def write(
     """Writes the record of a planned run with a best score, as a fraction, and more of `train_info`."""
     best = None if score is None else {"score": score, "step": 40}
     config = {
-        "model": {"name": run.model},
+        "model": {"name": run.model, "frozen_dtype": "float32"},
         "method": {"name": run.method},
         "task": {"name": run.task, "kind": "classification", "subset": run.task},
         **{"rank": run.rank, "lr": run.lr, "seed": run.seed},

@@ -11,7 +11,7 @@ from pipeline import records
 from pipeline.dag import Plan
 from pipeline.display.handler import SNAKEMAKES, Display
 
-OPTIONS = ("profile.grids.lr=[1e-3,2e-3]", "profile.grids.search_seeds=[0]")
+OPTIONS = (made_up.searched("1e-3", "2e-3"), "profile.grids.search_seeds=[0]")
 
 
 @pytest.fixture

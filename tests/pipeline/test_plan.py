@@ -5,6 +5,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import made_up
 import pytest
 import tiny
 import torch
@@ -85,7 +86,9 @@ def test_steps_evaluations_and_bytes_are_those_of_a_real_run(compose, tmp_path):
     assert cost.sources == {sizes.ON_DISK}
     saved = (tmp_path / "model/adapter_model.safetensors").stat().st_size
     assert saved - 20_000 < cost.saved_bytes < saved  # the file has names, too
-    assert cost.precision == "bfloat16" and cost.training_bytes > cost.saved_bytes
+    assert cost.precision == run.model.frozen_dtype and cost.training_bytes > cost.saved_bytes
+    half = compose("model=minilm", "method=lora-fa", "task=mnli", *epochs, "model.frozen_dtype=bfloat16")
+    assert cost_of(half).precision == "bfloat16"
 
 
 def test_a_gpu_takes_its_operations_over_its_peak():
@@ -166,7 +169,7 @@ def arguments(tiny_overrides, tmp_path_factory) -> list[str]:
         f"profile.results={folder}/results",
         "profile.experiments=[search,table2,table1]",
         "profile.glue_tasks=[mrpc,sst2]",
-        "profile.grids.lr=[1e-3,2e-3]",
+        made_up.searched("1e-3", "2e-3"),
     ]
 
 
