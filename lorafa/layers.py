@@ -147,7 +147,8 @@ class LoraFaLayer(LoraLayer):
         adapters = [(name, self._adapter(name)) for name in names]
         first = adapters[0][1]
         if first and is_plain(self.base_layer) and is_frozen(self.base_layer):
-            y = lora_fa_linear(x, *self._base_parameters(), *first)
+            weight, bias = self._base_parameters()
+            y = lora_fa_linear(x, weight, bias, *first)
             adapters = adapters[1:]
         else:
             y = self._base_forward(x)
