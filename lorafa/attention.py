@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from lorafa.functional import add_lora_fa, lora_fa_linear
 from lorafa.gradients import project_gradient, scale_gradient
-from lorafa.layers import LoraFaLayer, LoraFaLinear, NotFused, is_frozen
+from lorafa.layers import LoraFaLayer, LoraFaLinear, is_frozen, not_fused
 
 
 class LoraFaOutProjection(LoraFaLinear):
@@ -104,7 +104,7 @@ class LoraFaMultiheadAttention(LoraFaLayer, PeftMultiheadAttention):
     def in_proj_weight(self) -> Tensor:  # type: ignore[override]
         """Packed weight of the base layer's input projections."""
         weight = cast(Tensor, self.get_base_layer().in_proj_weight)
-        return weight.as_subclass(NotFused) if self.applied_adapters() else weight
+        return not_fused(weight) if self.applied_adapters() else weight
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         """Merge adapters into both projections' weights."""

@@ -259,6 +259,11 @@ class NotFused(Tensor):
             return func(*args, **(kwargs or {}))
 
 
+def not_fused(weight: Tensor) -> Tensor:
+    """View a weight as one that torch's fused kernels leave alone; other kinds (fake, ...) stay as they are."""
+    return weight.as_subclass(NotFused) if type(weight) in (Tensor, nn.Parameter) else weight
+
+
 class LoraFaLinear(LoraFaLayer, PeftLinear):
     """A `torch.nn.Linear`, or a `Conv1D` of GPT-2, with LoRA-FA adapters."""
 
@@ -266,4 +271,4 @@ class LoraFaLinear(LoraFaLayer, PeftLinear):
     def weight(self) -> Tensor:
         """Weight of the base layer, for code that reads its dtype or device."""
         weight = cast(Tensor, self.base_layer.weight)
-        return weight.as_subclass(NotFused) if self.applied_adapters() else weight
+        return not_fused(weight) if self.applied_adapters() else weight
