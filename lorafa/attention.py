@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from lorafa.functional import add_lora_fa, lora_fa_linear
 from lorafa.gradients import project_gradient, scale_gradient
-from lorafa.layers import LoraFaLayer, LoraFaLinear, NotFused, is_frozen
+from lorafa.layers import LoraFaLayer, LoraFaLinear, is_frozen, not_fused
 
 
 class LoraFaOutProjection(LoraFaLinear):
@@ -42,7 +42,7 @@ def _times_in_peft() -> int:
     with torch.random.fork_rng(devices=[]):
         config = LoraConfig(init_lora_weights=False)
         layer = PeftMultiheadAttention(nn.MultiheadAttention(1, 1), "default", config, r=1)
-    projection = layer.get_base_layer().out_proj
+    projection: Any = layer.get_base_layer().out_proj
     before, delta = projection.weight.item(), projection.get_delta_weight("default").item()
     layer.merge()
     return round((projection.weight.item() - before) / delta)
@@ -104,7 +104,7 @@ class LoraFaMultiheadAttention(LoraFaLayer, PeftMultiheadAttention):
     def in_proj_weight(self) -> Tensor:  # type: ignore[override]
         """Packed weight of the base layer's input projections."""
         weight = cast(Tensor, self.get_base_layer().in_proj_weight)
-        return weight.as_subclass(NotFused) if self.applied_adapters() else weight
+        return not_fused(weight) if self.applied_adapters() else weight
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         """Merge adapters into both projections' weights."""
@@ -200,7 +200,7 @@ class LoraFaMultiheadAttention(LoraFaLayer, PeftMultiheadAttention):
 
     def _project(self, query: Tensor, key: Tensor, value: Tensor, names: list[str]) -> tuple[Tensor, ...]:
         """Apply the packed input projection, as few times as the inputs differ, which is how often XA is kept."""
-        d = self.get_base_layer().embed_dim
+        d = cast(int, self.get_base_layer().embed_dim)
         if query is key and key is value:
             return self._rows(query, slice(None), names).chunk(3, dim=-1)
         q = self._rows(query, slice(d), names)
@@ -216,13 +216,16 @@ class LoraFaMultiheadAttention(LoraFaLayer, PeftMultiheadAttention):
             None if base.in_proj_bias is None else base.in_proj_bias[rows],
         )
         lean = {name: adapter for name in names if (adapter := self._adapter(name))}
-        adapters = [(A, B[rows], *others) for A, B, *others in lean.values()]
+        adapters = [
+            (A, B[rows], scaling, dropout, preconditioner)
+            for A, B, scaling, dropout, preconditioner in lean.values()
+        ]
         if adapters and is_frozen(base):
             y = lora_fa_linear(x, weight, bias, *adapters.pop(0))
         else:
             y = F.linear(x, weight, bias)
-        for adapter in adapters:
-            y = add_lora_fa(y, x, *adapter)
+        for others in adapters:
+            y = add_lora_fa(y, x, *others)
         for name in names:
             if name not in lean:
                 y = y + self._lora(name, x)[..., rows].to(y.dtype)

@@ -115,7 +115,7 @@ def audit(model: nn.Module) -> Audit:
     if not layers:
         problems.append("no layer is adapted")
     recomputed = recomputing(model)
-    asked = {kind for config in _configs(model) for kind in getattr(config, "recompute", False) or []}
+    asked = {kind for config in _configs(model) for kind in cast(list[str], getattr(config, "recompute", []))}
     return Audit(trainable, frozen, layers, problems, recomputed, sorted(asked - set(recomputed)))
 
 

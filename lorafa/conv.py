@@ -44,7 +44,7 @@ class FrozenConv(Function):
         conv, _, _ = _CONV[weight.ndim]
         dtype = _compute_dtype(x)
         bias = None if bias is None else bias.to(dtype)
-        return conv(x.to(dtype), weight.to(dtype), bias, stride, padding, dilation, groups)  # type: ignore[operator]
+        return conv(x.to(dtype), weight.to(dtype), bias, stride, padding, dilation, groups)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -71,7 +71,7 @@ class AddUp(Function):
     def forward(base: Tensor, xa: Tensor, B: Tensor, scaling: float, groups: int) -> Tensor:
         """Add the adapter's output."""
         conv, _, _ = _CONV[B.ndim]
-        return base.add(conv(xa, B.to(xa.dtype), groups=groups), alpha=scaling)  # type: ignore[operator]
+        return base.add(conv(xa, B.to(xa.dtype), groups=groups), alpha=scaling)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -120,6 +120,8 @@ def frozen_conv(x: Tensor, module: Any) -> Tensor:
 class LoraFaConv(LoraFaLayer):
     """What makes one of PEFT's LoRA convolutions a LoRA-FA one."""
 
+    _kernel_dim: int
+
     def update_layer(
         self, adapter_name: str, r: int, lora_alpha: int, config: LoraConfig, **kwargs: Any
     ) -> None:
@@ -143,7 +145,7 @@ class LoraFaConv(LoraFaLayer):
         lora_A: Any = self.lora_A[name]
         xa = frozen_conv(replayed_dropout(x, self.lora_dropout[name]), lora_A).to(y.dtype)
         B = cast(Tensor, self.lora_B[name].weight)
-        groups = self.get_base_layer().groups
+        groups = cast(int, self.get_base_layer().groups)
         if name in self._projections:
             each = [projection(A, self.scaling[name]) for A in lora_A.weight.flatten(1).chunk(groups)]
             rows = B.reshape(groups, B.shape[0] // groups, B.shape[1])

@@ -75,7 +75,7 @@ def new_layer(
         from lorafa.quantized import new_quantized_layer
 
         return new_quantized_layer(target, adapter_name, config=config, **kwargs)
-    layer = next((layer for kind, layer in LAYERS.items() if isinstance(base, kind)), None)
+    layer: Any = next((layer for kind, layer in LAYERS.items() if isinstance(base, kind)), None)
     if layer is None or not all(p.is_floating_point() for p in base.parameters(recurse=False)):
         kinds = ", ".join(kind.__name__ for kind in LAYERS if not kind.__name__.startswith("NonDynamically"))
         raise ValueError(

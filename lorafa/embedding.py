@@ -71,11 +71,11 @@ class LoraFaEmbedding(LoraFaLayer, PeftEmbedding):
         y = self.base_layer(x)
         scale = self._get_embed_scale()
         for name in names:
-            update = Lookup.apply(x, *self._adapter(name), self.scaling[name], y.dtype)
+            update = Lookup.apply(x, *self._factors(name), self.scaling[name], y.dtype)
             y = y + (update if scale is None else update * scale.to(update.dtype))
         return y
 
-    def _adapter(self, name: str) -> tuple[Tensor, Tensor]:
+    def _factors(self, name: str) -> tuple[Tensor, Tensor]:
         A, B = self.lora_embedding_A[name], self.lora_embedding_B[name]
         preconditioner = projection(A, self.scaling[name]) if name in self._projections else None
         return A, project_gradient(B, preconditioner)

@@ -147,7 +147,8 @@ class LoraFaLayer(LoraLayer):
         adapters = [(name, self._adapter(name)) for name in names]
         first = adapters[0][1]
         if first and is_plain(self.base_layer) and is_frozen(self.base_layer):
-            y = lora_fa_linear(x, *self._base_parameters(), *first)
+            weight, bias = self._base_parameters()
+            y = lora_fa_linear(x, weight, bias, *first)
             adapters = adapters[1:]
         else:
             y = self._base_forward(x)
@@ -258,6 +259,11 @@ class NotFused(Tensor):
             return func(*args, **(kwargs or {}))
 
 
+def not_fused(weight: Tensor) -> Tensor:
+    """View a weight as one that torch's fused kernels leave alone; other kinds (fake, ...) stay as they are."""
+    return weight.as_subclass(NotFused) if type(weight) in (Tensor, nn.Parameter) else weight
+
+
 class LoraFaLinear(LoraFaLayer, PeftLinear):
     """A `torch.nn.Linear`, or a `Conv1D` of GPT-2, with LoRA-FA adapters."""
 
@@ -265,4 +271,4 @@ class LoraFaLinear(LoraFaLayer, PeftLinear):
     def weight(self) -> Tensor:
         """Weight of the base layer, for code that reads its dtype or device."""
         weight = cast(Tensor, self.base_layer.weight)
-        return weight.as_subclass(NotFused) if self.applied_adapters() else weight
+        return not_fused(weight) if self.applied_adapters() else weight

@@ -131,13 +131,14 @@ class LoraFaModel(PeftModel):
 
     def add_weighted_adapter(self, adapters: list[str], *args: Any, **kwargs: Any) -> None:
         """Combine adapters into a new one, as PEFT does; its A is made of theirs and not initialised."""
+        tuner: Any = self.base_model
         config = self.peft_config.get(adapters[0]) if adapters else None
         if not isinstance(config, LoraFaConfig):
-            return self.base_model.add_weighted_adapter(adapters, *args, **kwargs)
+            return tuner.add_weighted_adapter(adapters, *args, **kwargs)
         init = config.init_A
         config.init_A = "kaiming_uniform"  # PEFT copies the first one's configuration
         try:
-            return self.base_model.add_weighted_adapter(adapters, *args, **kwargs)
+            return tuner.add_weighted_adapter(adapters, *args, **kwargs)
         finally:
             config.init_A = init
 
@@ -226,7 +227,7 @@ def _adopt(model: nn.Module, config: LoraConfig | None = None) -> None:
             )
 
 
-def _layer_class(theirs: type[nn.Module]) -> type[LoraFaLayer] | None:
+def _layer_class(theirs: type[LoraLayer]) -> type[LoraFaLayer] | None:
     if theirs.__module__.endswith(".bnb"):
         import lorafa.quantized  # noqa: F401 (defines subclasses)
     pending = list(LoraFaLayer.__subclasses__())

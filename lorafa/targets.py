@@ -53,7 +53,7 @@ def resolve_targets(model: nn.Module, config: LoraConfig, layer_fraction: float 
     if config.lora_dropout and parameters:
         _warn_left_out(parameters, "have no dropout in PEFT: lora_dropout=0 adapts them")
         parameters = []
-    config.target_modules = set(names)
+    config.target_modules = set(names)  # type: ignore[assignment]  # as PEFT keeps it
     if parameters:
         config.target_parameters = [*(config.target_parameters or []), *parameters]
 

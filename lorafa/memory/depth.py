@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -61,7 +61,7 @@ def shallow(config: PretrainedConfig, fraction: float) -> Depth:
 
 
 def stack_carriers(
-    stacks: Mapping[str, Sequence[object]], fraction: float, adapted: Adapted | None = None
+    stacks: Mapping[str, Sized], fraction: float, adapted: Adapted | None = None
 ) -> dict[str, Sequence[bool]]:
     """Which blocks of a model's stacks carry adapters, by the stack's path.
 

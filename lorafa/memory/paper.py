@@ -39,16 +39,8 @@ NOMINAL_T5_LENGTH = 128
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 MLP = ("gate_proj", "up_proj", "down_proj")
 
-ROBERTA = Recipe(
-    "roberta-base",
-    "lora",
-    rank=8,
-    batch_size=64,
-    source_length=128,
-    dtype="fp32",
-    attention="eager",
-    adapter_dropout=0.1,
-)
+_EAGER = Recipe("roberta-base", "lora", attention="eager")
+ROBERTA = replace(_EAGER, rank=8, batch_size=64, source_length=128, dtype="fp32", adapter_dropout=0.1)
 T5 = replace(ROBERTA, model="t5-small", source_length=NOMINAL_T5_LENGTH, target_modules=("q", "k", "v"))
 LLAMA = Recipe(
     "llama-7b",
@@ -264,22 +256,10 @@ def rebuttal_batch_limits(reading: Reading) -> list[Cell]:
     ]
 
 
+_PAPER = (table5, figure2a, figure2b, figure2c, figure3, figure5)
+_REBUTTAL = (rebuttal_submodules, rebuttal_ranks, rebuttal_layers, rebuttal_scales, rebuttal_lengths)
 TABLES: dict[str, Callable[[Reading], list[Cell]]] = {
-    f.__name__: f
-    for f in (
-        table5,
-        figure2a,
-        figure2b,
-        figure2c,
-        figure3,
-        figure5,
-        rebuttal_submodules,
-        rebuttal_ranks,
-        rebuttal_layers,
-        rebuttal_scales,
-        rebuttal_lengths,
-        rebuttal_batch_limits,
-    )
+    f.__name__: f for f in (*_PAPER, *_REBUTTAL, rebuttal_batch_limits)
 }
 
 

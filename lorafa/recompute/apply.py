@@ -49,8 +49,7 @@ def apply_recompute(model: nn.Module, kinds: bool | Iterable[str] = True) -> dic
         ValueError: On an unknown kind; on one asked for by name that the model does not have; and on True if it has
             none of them.
     """
-    every = kinds is True
-    chosen = list(LEAN) if every else list(kinds or [])
+    chosen = list(LEAN) if kinds is True else list(kinds or [])
     if unknown := set(chosen) - set(LEAN):
         raise ValueError(f"recompute must be of {', '.join(LEAN)}, not {', '.join(sorted(unknown))}")
     found = {kind: list(_known(model, kind)) for kind in chosen}

@@ -17,6 +17,7 @@ import torch
 import transformers
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
@@ -129,7 +130,7 @@ def obstacle(model: Any, arguments: dict[str, Any]) -> str | None:
     head = model.lm_head
     if not is_plain(head):
         return f"lm_head is a {type(head).__name__}"  # adapted, quantised, wrapped, offloaded
-    if type(head.weight) not in (Tensor, nn.Parameter) or not head.weight.is_floating_point():
+    if type(head.weight) not in (Tensor, nn.Parameter, FakeTensor) or not head.weight.is_floating_point():
         return f"the weight of lm_head is a {type(head.weight).__name__} of {head.weight.dtype}"
     if model.fused_loss is not None and model.loss_function is not model.fused_loss:
         return "the model has a loss_function of its own"

@@ -96,6 +96,7 @@ def test_ten_steps_equal_pefts(family, tiny, batch):
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-4), (torch.bfloat16, 0.03)]
 )
+@pytest.mark.integration
 def test_fifty_steps_follow_pefts_loss_curve(dtype, tolerance, tiny, batch):
     ours, theirs = pair(tiny("llama-4", dtype), target_modules="all-linear")
     ours.train(), theirs.train()

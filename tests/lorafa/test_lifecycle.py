@@ -197,6 +197,7 @@ def trainer(model, directory, steps, **options):
     return transformers.Trainer(model, arguments, train_dataset=Rows(), eval_dataset=Rows())
 
 
+@pytest.mark.integration
 def test_trainer_resumes_and_loads_the_best(tiny, tmp_path):
     def model(seed=0):
         torch.manual_seed(seed)

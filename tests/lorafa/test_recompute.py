@@ -283,6 +283,7 @@ def test_with_gradient_checkpointing(family, tiny, batch):
     torch.testing.assert_close(*grads)
 
 
+@pytest.mark.integration
 def test_compiles(tiny, batch):
     config = LoraFaConfig(r=4, target_modules="all-linear", lora_dropout=0.3, recompute=True)
     model = randomized(get_lora_fa_model(tiny("llama"), config)).train()

@@ -23,6 +23,7 @@ def runs_on(recipe: Recipe, device_memory: int) -> bool:
         return False
 
 
+@pytest.mark.integration
 def test_llama_on_24_gib() -> None:
     recipe = Recipe("llama-7b", "lora-fa", rank=64, source_length=512, batch_size=1)
     largest = largest_batch(recipe, 24 * GIB)
@@ -31,6 +32,7 @@ def test_llama_on_24_gib() -> None:
     assert not runs_on(replace(recipe, batch_size=largest + 1), 24 * GIB)
 
 
+@pytest.mark.integration
 def test_fit_says_what_the_estimator_says(small_models: dict[str, str]) -> None:
     recipe = Recipe(small_models["roberta"], "lora", batch_size=2, source_length=64)
     device_memory = needed(recipe) + 2**24
@@ -42,6 +44,7 @@ def test_fit_says_what_the_estimator_says(small_models: dict[str, str]) -> None:
     assert not fit(recipe, needed(recipe) - 1).fits
 
 
+@pytest.mark.integration
 def test_a_change_is_found_and_fits(small_models: dict[str, str]) -> None:
     recipe = Recipe(small_models["llama"], "lora", batch_size=64, source_length=128, attention="eager")
     tight = needed(recipe) - 2**21

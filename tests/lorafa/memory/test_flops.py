@@ -26,6 +26,7 @@ def whole(recipe: Recipe, run=flops._train) -> int:
     return flops._count(recipe, adapted, run)
 
 
+@pytest.mark.integration
 def test_a_shallow_model_says_what_the_whole_one_does(recipe):
     method = {"roberta.json": "prompt-tuning", "t5.json": "full-ft", "llama.json": "lora-fa"}
     other = replace(recipe, method=method[Path(recipe.model).name])

@@ -13,6 +13,7 @@ EXCEPTIONS = {("t5-large", "lora"): 0.15}
 
 
 @pytest.mark.parametrize("cell", table5("fitted"), ids=lambda cell: "-".join(text for _, text in cell.key))
+@pytest.mark.integration
 def test_table5_is_within_a_tenth_of_the_paper(cell) -> None:
     theirs = published("table5", PAPER).get(frozenset(cell.key))
     if theirs is None:  # ours has no published number; it must need less than the paper's method

@@ -53,12 +53,14 @@ def test_lora_spares_the_gradient_of_w_and_lora_fa_that_of_a(recipe):
     assert lora.flops - frozen.flops == pytest.approx(2 * tokens * rank * LAYERS * inputs, rel=1e-6)
 
 
+@pytest.mark.integration
 def test_depth_is_linear(recipe):
     whole = _count(recipe, ((True,) * LAYERS,))
     assert step_work(recipe).flops == whole.flops
     assert step_work(recipe).traffic == pytest.approx(whole.traffic, rel=1e-9)
 
 
+@pytest.mark.integration
 def test_batch_is_affine(recipe):
     large = replace(recipe, batch_size=16)
     whole = _count(large, ((True,) * LAYERS,))

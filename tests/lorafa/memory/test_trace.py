@@ -18,6 +18,7 @@ FULL_DEPTH = [
 
 
 @pytest.mark.parametrize("settings", FULL_DEPTH, ids=lambda s: f"{s['model']}-{s['method']}")
+@pytest.mark.integration
 def test_repeating_is_exact(settings: dict) -> None:
     recipe = Recipe(**settings, batch_size=2, source_length=48)
     repeated = at_full_depth(recipe)
@@ -80,6 +81,7 @@ def test_unlike_neighbours_are_refused() -> None:
 @pytest.mark.parametrize(
     ("family", "axis"), [("roberta", "rank"), ("llama", "rank"), ("llama", "batch_size")]
 )
+@pytest.mark.integration
 def test_steps_are_affine_in_batch_and_rank(small_models: dict[str, str], family: str, axis: str) -> None:
     recipe = Recipe(small_models[family], "lora", batch_size=2, rank=3, source_length=40, adapter_dropout=0.1)
     traces = {
