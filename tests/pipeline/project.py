@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from made_up import searched
+
 from pipeline import records
 
 ROOT = Path(__file__).parents[2]
@@ -28,7 +30,7 @@ class Project:
             *overrides,
             "profile.experiments=[search,table2]",
             "profile.glue_tasks=[sst2]",
-            "profile.grids.lr=[1e-3]",
+            searched("1e-3"),
         ]
 
     def snakemake(self, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -10,7 +10,7 @@ def choices(group: str) -> list[str]:
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
-MINI = ("minilm", "t5-mini", "smollm2-135m")
+MINI = ("minilm", "t5-mini", "t5-novice", "smollm2-135m")
 EXAMPLES = {"encoder": "sst2", "encoder-decoder": "wmt16-en-ro", "decoder": "alpaca"}
 
 

@@ -65,11 +65,11 @@ def test_the_columns_are_those_of_flan(rows):
     assert rows.targets.str.len().gt(0).all() and rows.inputs.is_unique
 
 
-def test_each_task_has_several_templates_with_and_without_options(rows):
+def test_each_task_has_several_templates_some_with_options(rows):
     for subset, templates in GLUE.items():
         of_task = rows[rows.task_name == f"glue/{subset}"]
         assert len(templates) >= 4 and len(of_task) == SIZES["each"] * len(templates)
-        assert set(of_task.template_type) == {"zs_opt", "zs_noopt"}
+        assert "zs_opt" in set(of_task.template_type)
     assert len(rows[rows.task_name == "wmt16_translate/ro-en"]) == SIZES["each"] * len(SENTENCES + PHRASES)
 
 

@@ -113,8 +113,8 @@ def test_quotations_conclusions_and_translations(built):
         passage, name = instance["input"].split("\nPerson: ")
         assert instance["output"] == [_opinions(passage)[name]]
     for instance in _content(built, HELD_OUT[2])["Instances"]:
-        satisfied = instance["input"].endswith("0")  # RTE: 0 is entailment
-        assert instance["output"] == [f"The customer is {'' if satisfied else 'not '}satisfied."]
+        film = instance["input"].endswith("0")  # RTE: 0 is entailment
+        assert instance["output"] == [f"The text is {'' if film else 'not '}about a film."]
     for instance in _content(built, HELD_OUT[3])["Instances"]:
         assert instance["output"] == [instance["input"].replace("zile și nopți", "days")]
 

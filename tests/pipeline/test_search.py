@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from made_up import searched
 
 from pipeline import locks, records, search
 from pipeline.config import compose_run
@@ -160,7 +161,7 @@ def test_snakemake_completes_an_interrupted_sweep(start, tmp_path, environment, 
     assert 2 <= len(finished) < len(METHODS)
 
     monkeypatch.setenv("LORAFA_CACHE", environment["LORAFA_CACHE"])
-    overrides = [*tiny_overrides, "profile.experiments=[search]", "profile.grids.lr=[1e-3]"]
+    overrides = [*tiny_overrides, "profile.experiments=[search]", searched("1e-3")]
     runs = make_plan("smoke", overrides).runs_of("search")
     targets = [f"{run.directory}/{records.NAME}" for run in runs]
     command = ["snakemake", "--snakefile", str(ROOT / "Snakefile"), "--cores", "2", *targets, "--config"]
@@ -210,7 +211,7 @@ def grid(tmp_path, environment, monkeypatch):
     monkeypatch.chdir(tmp_path)
     only = [
         "profile.experiments=[search]",
-        "profile.grids.lr=[1e-3,2e-3]",
+        searched("1e-3", "2e-3"),
         "profile.grids.search_seeds=[0,1,2]",
     ]
     return plan_of_arguments(only), only

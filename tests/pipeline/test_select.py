@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from made_up import searched
 
 from pipeline import records
 from pipeline.dag import Plan, make_plan
@@ -11,6 +12,7 @@ from pipeline.errors import ConfigError, RecordError
 from pipeline.select import select
 
 RATES = (5e-4, 1e-3, 2e-3)
+SEEDS = ("profile.seeds=[0,1]", "profile.grids.search_seeds=[0,1]")
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +25,7 @@ def plans(tmp_path_factory) -> str:
 def plan(tmp_path, plans, monkeypatch) -> Plan:
     monkeypatch.setenv("LORAFA_CACHE", plans)
     monkeypatch.chdir(tmp_path)
-    rates = ",".join(map(str, RATES))
-    return make_plan("smoke", [f"profile.grids.lr=[{rates}]", "profile.seeds=[0,1]"])
+    return make_plan("smoke", [searched(*map(str, RATES)), *SEEDS])
 
 
 def finish(plan: Plan, score_of, failed=lambda run: False) -> None:
@@ -122,9 +123,6 @@ def test_a_search_that_is_none_is_refused(tmp_path, monkeypatch):
 
 
 def test_choosing_experiments_changes_no_run(plan):
-    rates = ",".join(map(str, RATES))
-    alone = make_plan(
-        "smoke", [f"profile.grids.lr=[{rates}]", "profile.seeds=[0,1]", "profile.experiments=[search]"]
-    )
+    alone = make_plan("smoke", [searched(*map(str, RATES)), *SEEDS, "profile.experiments=[search]"])
     assert set(alone.experiments) == {"search"} < set(plan.experiments)
     assert alone.runs_of("search") == plan.runs_of("search")

@@ -11,7 +11,12 @@ from pipeline.tables import comparison, render, sensitivity
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory) -> Plan:
     folder = tmp_path_factory.mktemp("results")
-    rates = ("profile.grids.lr=[2e-4,5e-4,1e-3,2e-3,4e-3,8e-3]", "profile.grids.compared_lr=[5e-4,2e-3]")
+    rates = (
+        "profile.grids.lr_sensitivity=[2e-4,5e-4,1e-3,2e-3,4e-3,8e-3]",
+        "profile.grids.compared_lr=[5e-4,2e-3]",
+        "profile.grids.sensitivity_seeds=[0,1,2]",
+        "profile.grids.alpha=[1,2,4,8,16,32,64,128]",
+    )
     names = ("table6", "table7", "equal_parameters", "equal_memory")
     return made_up.plan_of(folder, *names, overrides=rates)
 

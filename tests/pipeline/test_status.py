@@ -7,11 +7,12 @@ from pathlib import Path
 
 import made_up
 import pytest
+from made_up import searched
 
 from pipeline import locks, records, status
 from pipeline.dag import Plan, plan_of_arguments
 
-GRID = ["profile.grids.lr=[1e-3,2e-3]", "profile.grids.search_seeds=[0]", "profile.seeds=[0]"]
+GRID = [searched("1e-3", "2e-3"), "profile.grids.search_seeds=[0]", "profile.seeds=[0]"]
 
 
 @pytest.fixture(scope="module")

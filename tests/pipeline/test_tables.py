@@ -23,7 +23,10 @@ def write(run, score: float | None, stand_in: str | None = "recast sentences", s
         about = {"stand_in": stand_in, "baselines": {"sst2": {"majority": 0.5, "bag_of_words": 0.7}}}
     best = None if score is None else {"score": score}
     record = {
-        "run_info": {"config": {"task": {"subset": "sst2"}}, "config_hash": ""},
+        "run_info": {
+            "config": {"task": {"subset": "sst2"}, "model": {"frozen_dtype": "float32"}},
+            "config_hash": "",
+        },
         "train_info": {
             "metric": "accuracy",
             "status": status,
