@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.errors import AssetError
 from pipeline.schema import Profile
 
 VALIDATED_TOGETHER = 4  # times the batch size, in pipeline.training and pipeline.tasks
@@ -102,6 +103,9 @@ def shape_of(run: Mapping[str, Any], scoring: Mapping[str, Any], profile: Profil
         run: Its `RunConfig.identity()`.
         scoring: What it is scored on, `Scoring` as a dictionary.
         profile: Where it is made.
+
+    Raises:
+        AssetError: The mirror that the profile builds does not have its model yet.
     """
     model, method, task, budget = (run[part] for part in ("model", "method", "task", "budget"))
     adapted = method["kind"] in ("lora", "lora-fa")
@@ -112,7 +116,7 @@ def shape_of(run: Mapping[str, Any], scoring: Mapping[str, Any], profile: Profil
     if scoring["benchmark"] is not None:
         scored_together = max(1, BENCHMARK_TOKENS // source_length)
     return Shape(
-        model=_geometry(model["repository"], model["revision"], profile.mirror),
+        model=_geometry(model["repository"], model["revision"], profile),
         kind=model["kind"],
         method=method["kind"],
         targets=method["targets"] if adapted else None,
@@ -133,10 +137,15 @@ def shape_of(run: Mapping[str, Any], scoring: Mapping[str, Any], profile: Profil
     )
 
 
-def _geometry(repository: str, revision: str, mirror: str | None) -> str:
+def _geometry(repository: str, revision: str, profile: Profile) -> str:
     """Returns what names a model's configuration: a folder of the mirror or of the hub's cache, or else its id."""
-    if mirror is not None and Path(mirror, "models", repository, "config.json").is_file():
-        return str(Path(mirror, "models", repository))
+    if profile.mirror is not None and Path(profile.mirror, "models", repository, "config.json").is_file():
+        return str(Path(profile.mirror, "models", repository))
+    if profile.build_mirror is not None:  # no hub has what is built here, and asking one takes minutes
+        raise AssetError(
+            f"the mirror {profile.mirror} has no models/{repository}: `snakemake --cores 1 mirror` builds it; without "
+            "it nothing can be planned"
+        )
     from huggingface_hub import try_to_load_from_cache
 
     found = try_to_load_from_cache(repository, "config.json", revision=revision)

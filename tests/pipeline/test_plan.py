@@ -274,6 +274,14 @@ def test_bad_input_is_one_line(arguments, monkeypatch, capsys, words, message):
     assert stopped.value.code == 2 and message in error and "\n" not in error
 
 
+def test_no_hub_is_asked_for_what_the_mirror_is_still_to_be_built_with(compose, tmp_path):
+    run = compose(
+        "model=minilm", "method=lora", "task=sst2", f"profile.mirror={tmp_path}", "profile.build_mirror=mini"
+    )
+    with pytest.raises(AssetError, match=r"has no models/.*`snakemake --cores 1 mirror` builds it"):
+        shape(run)
+
+
 def test_an_unknown_model_is_named(compose):
     asked = shape(compose("model=minilm", "method=lora", "task=sst2"))
     with pytest.raises(AssetError, match="no/such-model"):

@@ -67,7 +67,9 @@ def make_splits(corpus: dict[str, list[Sentence]], subset: str, sizes: dict[str,
             "validation_matched": ("mnli", "validation"),
             "validation_mismatched": ("mnli_mismatched", "validation"),
         }
-    parts = len(recipes) - 1  # validation splits whose mean is reported share the examples that one would have
+    parts = (
+        len(recipes) - 1
+    )  # validation splits whose mean is reported share the examples that one would have
     shares = {"train": sizes["train"], "validation": sizes["validation"] // parts}
     return {
         split: _dataset(corpus, subset, recipe, side, shares[side])
