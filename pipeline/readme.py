@@ -53,7 +53,7 @@ def fill(page: str, found: dict[str, str]) -> str:
         place = re.compile(f"(?<={re.escape(start)}).*?(?={re.escape(end)})", re.DOTALL)
         if len(place.findall(page)) != 1:
             raise ConfigError(f"the page needs one block between {start.strip()} and {end}")
-        page = place.sub(lambda _, text=text: f"{text}\n", page)
+        page = f"{text}\n".join(place.split(page))
     return page
 
 

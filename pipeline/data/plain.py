@@ -1,6 +1,7 @@
 """Texts as tokens, in which only the tokenizer's template has control tokens: a text's own are words like others."""
 
 from collections.abc import Sequence
+from typing import cast
 
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
@@ -41,4 +42,7 @@ def _spelled(tokenizer: PreTrainedTokenizerBase) -> dict[int, list[int]]:
     """Returns each control token's letters as tokens: some vocabularies have the token as a word of the text, too."""
     controls = dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
     controls.pop(str(tokenizer.unk_token), None)
-    return {token: tokenizer.convert_tokens_to_ids(list(text)) for text, token in controls.items()}
+    return {
+        token: cast(list[int], tokenizer.convert_tokens_to_ids(list(text)))
+        for text, token in controls.items()
+    }

@@ -103,7 +103,7 @@ class Tally:
 
     def lines(self) -> list[Line]:
         """Returns how far everything is, in the order in which it is made."""
-        others = [Line(title, *count) for title, count in self._others.items()]
+        others = [Line(title, done, total) for title, (done, total) in self._others.items()]
         return [*others, *(self.line(name) for name in self.experiments)]
 
     def line(self, experiment: str) -> Line:

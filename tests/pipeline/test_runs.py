@@ -58,7 +58,7 @@ def test_an_unusual_override_gets_a_place_of_its_own():
 
 def test_a_sweep_by_hand_lands_where_the_dag_looks():
     plan = make_plan("mini")
-    overrides = ["method=lora-fa", "task=cola", "lr=2e-3", "seed=1"]
+    overrides = ["method=lora-fa", "task=cola", "lr=3e-3", "seed=1"]
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         by_hand = compose("config", overrides, return_hydra_config=True)

@@ -27,7 +27,7 @@ def slots():
 
 @pytest.fixture(scope="module")
 def pairs():
-    return text.read(SimpleNamespace(kinds=dict.fromkeys(slots(), made_up)), 600, seed=0)
+    return text.read(SimpleNamespace(kinds=dict.fromkeys(slots(), made_up)), 600, 0, seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -45,11 +45,21 @@ def test_pretraining_has_none_of_the_tasks_frames_and_none_of_its_held_out_value
 
 def test_the_text_follows_the_seed_and_says_the_same_in_both_languages(pairs):
     cldr = SimpleNamespace(kinds=dict.fromkeys(slots(), made_up))
-    assert text.read(cldr, 50, seed=0) == pairs[:50]
-    assert text.read(cldr, 50, seed=1) != pairs[:50]
+    assert text.read(cldr, 50, 0, seed=0) == pairs[:50]
+    assert text.read(cldr, 50, 0, seed=1) != pairs[:50]
     for pair in pairs:
         assert sorted(re.findall(r"\d+", pair.en)) == sorted(re.findall(r"\d+", pair.ro))
         assert not re.search("[şţŞŢ]", pair.ro)
+
+
+def test_sentences_of_the_task_come_after_the_rest_and_only_of_its_training_split(pairs):
+    everything = {slot for frame in frames.FRAMES for slot in re.findall(r"{(\w+)}", frame.en)} | slots()
+    cldr = SimpleNamespace(kinds=dict.fromkeys(everything - set(text.WORDS), made_up))
+    found = text.read(cldr, 600, 40, seed=0)
+    assert found[:600] == pairs and len(found) == 640
+    for pair in found[600:]:
+        values = re.findall(r"\d+ meters", pair.en)
+        assert {split_of(value) for value in values} <= {"train"}
 
 
 def test_frames_have_the_same_slots_in_both_languages():

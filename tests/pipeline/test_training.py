@@ -49,7 +49,7 @@ def test_every_kind_of_task_trains(compose, tmp_path, task):
 
 
 def test_trainable_parameters_follow_the_formulas(compose, tmp_path):
-    d, ffn, layers, r, tokens = 32, 64, 2, 8, 20
+    d, ffn, layers, r, tokens = 32, 64, 2, 8, 5
     head = d * d + d + 2 * d + 2
     inputs, outputs = 5 * d + ffn, 5 * d + ffn  # q, k, v, o, up and down
     expected = {
