@@ -89,7 +89,7 @@ def _score(run: RunConfig, directory: Path) -> tuple[dict[str, Any], dict[str, A
     memory_use.reset_peak()
     with gpus.reserved(min(1, run.profile.gpus)):
         try:
-            result = _result(run, directory, sources, checkpoint)
+            result = _result(run, directory, sources, weights, checkpoint)
         except Exception as error:
             if not memory_use.is_out_of_memory(error):
                 raise
@@ -108,7 +108,7 @@ def _score(run: RunConfig, directory: Path) -> tuple[dict[str, Any], dict[str, A
 
 
 def _result(
-    run: RunConfig, directory: Path, sources: "dict[str, Source]", checkpoint: str
+    run: RunConfig, directory: Path, sources: "dict[str, Source]", weights: str, checkpoint: str
 ) -> "tasks.Evaluation":
     """Scores what training has predicted with the weights that it saved; without that, has them predict."""
     import pandas as pd
@@ -117,7 +117,7 @@ def _result(
     from pipeline import methods
     from pipeline.tasks import kind_of
 
-    kind, validated = kind_of(run), records.validated(directory)
+    kind, validated = kind_of(run), records.validated(directory, weights)
     if validated.is_file():
         return kind.score_validated(run, pd.read_parquet(validated))
     tokenizer = kind.load_tokenizer(sources["model"])

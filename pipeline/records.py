@@ -110,9 +110,9 @@ def fingerprint_of_weights(directory: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def validated(directory: Path) -> Path:
-    """Returns where a run's training leaves what it predicted with the weights that it saved, and with no others."""
-    return directory / SAVED_MODEL / f"validated-{fingerprint_of_weights(directory)}.parquet"
+def validated(directory: Path, weights: str) -> Path:
+    """Returns where a run's training leaves what it predicted with the weights of this fingerprint, and no others."""
+    return directory / SAVED_MODEL / f"validated-{weights}.parquet"
 
 
 def write_table(path: Path, table: "pd.DataFrame") -> None:

@@ -124,7 +124,8 @@ def fit(run: RunConfig, directory: Path, config_hash: str, tracker: Tracker | No
             model.save_pretrained(str(directory / records.SAVED_MODEL))
             predicted = data.validated()
             if predicted is not None and resumed is None:  # or an evaluation before may have been the best
-                records.write_table(records.validated(directory), predicted)
+                weights = records.fingerprint_of_weights(directory)
+                records.write_table(records.validated(directory, weights), predicted)
     info = _train_info(run, state, model, steps.seconds) | {
         **_step_memory(state, model, trainer.optimizer if status == records.DONE else None),
         "status": status,

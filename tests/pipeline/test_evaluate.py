@@ -54,7 +54,7 @@ def test_a_glue_run_scores_as_in_training(finished, method):
 def test_what_training_predicted_is_what_its_weights_predict(finished, method, tmp_path):
     """Scored from what training kept, and again without it."""
     config, directory = finished("glue", method)
-    kept = records.validated(directory)
+    kept = records.validated(directory, records.fingerprint_of_weights(directory))
     first = pd.read_parquet(directory / records.PREDICTIONS)
     assert pd.read_parquet(kept).equals(first)
     moved = kept.rename(tmp_path / kept.name)
@@ -66,7 +66,8 @@ def test_what_training_predicted_is_what_its_weights_predict(finished, method, t
 def test_predictions_of_other_weights_are_not_taken(finished):
     _, directory = finished("glue", "lora-fa")
     _, other = finished("glue", "lora")
-    assert records.validated(directory).name != records.validated(other).name
+    one, two = (records.validated(path, records.fingerprint_of_weights(path)) for path in (directory, other))
+    assert one.name != two.name
 
 
 def test_a_regression_is_scored_on_the_labels_own_scale(compose_tiny, tmp_path):
