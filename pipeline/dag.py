@@ -338,7 +338,6 @@ def _grid(
     An axis' value that is the default anyway is left out of the overrides, so that experiments share the run.
     """
     for model, task in product(experiment.models, experiment.tasks):
-        seeds = experiment.seeds.get(task) if isinstance(experiment.seeds, dict) else experiment.seeds
         for method, axes in _variants(experiment):
             choices = [*base, f"model={model}", f"method={method}", f"task={task}"]
             _, cfg = composed(tuple(choices))
@@ -352,10 +351,15 @@ def _grid(
                 raise ConfigError(f"conf/experiment/{experiment.name}.yaml: {key}: {problem}")
             overrides = [*choices, *(f"{key}={value}" for key, value in special.items())]
             deterministic = run.method.kind == "untuned"
-            wanted = seeds or profile.seeds
+            wanted = _seeds_of(experiment, task, method) or profile.seeds
             for seed in wanted[:1] if deterministic else wanted:
                 run.seed = seed
                 yield _planned(run, [*overrides, f"seed={seed}"], axes), run
+
+
+def _seeds_of(experiment: Experiment, task: str, method: str) -> list[int] | None:
+    seeds: list[int] | dict[str, list[int]] | None = experiment.seeds
+    return seeds.get(task, seeds.get(method)) if isinstance(seeds, dict) else seeds
 
 
 def _vary(choices: list[str], axes: dict[str, str], composed: Composer) -> RunConfig:

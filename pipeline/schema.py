@@ -546,7 +546,7 @@ class Experiment:
         axes: Overrides to their values, a list for all methods or one for each; every combination is a run for each
             model, method, task and seed.
         settings: In place of methods and axes, where not every combination is wanted: by label.
-        seeds: In place of the profile's, for all tasks or by task.
+        seeds: In place of the profile's, for all runs, or by task or method.
         tuned_by: A `search` whose winners the runs take; none: the learning rates of conf/method.
         compares: Other experiments, whose runs a table of `verdicts` compares.
         plot: How the numbers are drawn, where they are.

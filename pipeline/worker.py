@@ -43,8 +43,8 @@ PRELOAD = (
 STREAMS = (0, 1, 2)
 SEEN: set[int] = set()  # signals that this client has got
 FORWARDED = (signal.SIGINT, signal.SIGTERM)
-# glibc gives a tensor's memory back to the system and gets it anew at each step, for a tenth of a CPU run's time.
 LAST_LINES = 20  # of a log, to show what led to an error that nobody foresaw
+# glibc gives a tensor's memory back to the system and gets it anew at each step, for a tenth of a CPU run's time.
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**33)}
 
 

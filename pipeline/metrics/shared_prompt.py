@@ -22,6 +22,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 # In a batch, what is shared and padding included: LLaMA-7B's keys and values of so many take 4 GiB. A constant, because
 # the last bits of a result depend on what else is in the batch.
 TOKENS = 8192
+FULL = 0.75  # of the longest row's own tokens, a row of its batch has: the rest is padding
 
 Request = tuple[
     tuple[str, str], list[int], list[int]
@@ -92,9 +93,12 @@ class SharedPromptLM(HFLM):
         if shared:
             tokens = torch.tensor([rows[0].context[:shared]], device=self.device)
             beginning = self.model(input_ids=tokens, use_cache=True, logits_to_keep=1).past_key_values
-        size = max(1, TOKENS // len(rows[0].tokens))
-        for start in range(0, len(rows), size):
-            yield from self._answer_batch(rows[start : start + size], shared, beginning)
+        while rows:
+            longest = len(rows[0].tokens)
+            similar = takewhile(lambda row: len(row.tokens) - shared >= FULL * (longest - shared), rows)
+            size = min(sum(1 for _ in similar), max(1, TOKENS // longest))
+            yield from self._answer_batch(rows[:size], shared, beginning)
+            rows = rows[size:]
 
     def _answer_batch(self, rows: list["_Row"], shared: int, beginning: Any) -> Iterator[tuple[int, Answer]]:
         tokens, positions, branches = (
@@ -109,16 +113,17 @@ class SharedPromptLM(HFLM):
             beginning = copy.deepcopy(beginning)
             beginning.batch_repeat_interleave(len(rows))
         first = min(len(row.context) for row in rows) - 1  # where the first of the continuations is foretold
+        kept = torch.arange(first - shared, length, device=self.device)  # a slice of it would be multiplied row by row
         logits = self.model(
             input_ids=tokens,
             attention_mask=mask,
             position_ids=positions,
             past_key_values=beginning,
-            logits_to_keep=shared + length - first,
+            logits_to_keep=kept,
         ).logits
-        for row, kept in zip(rows, logits, strict=True):
+        for row, foretold in zip(rows, logits, strict=True):
             for (index, continuation), places in zip(row.continuations.items(), row.places, strict=True):
-                likelihoods = kept[[place - first for place in places]].log_softmax(dim=-1)
+                likelihoods = foretold[[place - first for place in places]].log_softmax(dim=-1)
                 chosen = likelihoods[range(len(continuation)), continuation]
                 yield index, (float(chosen.sum()), likelihoods.argmax(dim=-1).tolist() == continuation)
 
