@@ -95,8 +95,8 @@ class SharedPromptLM(HFLM):
             beginning = self.model(input_ids=tokens, use_cache=True, logits_to_keep=1).past_key_values
         while rows:
             longest = len(rows[0].tokens)
-            similar = takewhile(lambda row: len(row.tokens) - shared >= FULL * (longest - shared), rows)
-            size = min(sum(1 for _ in similar), max(1, TOKENS // longest))
+            full = sum(len(row.tokens) - shared >= FULL * (longest - shared) for row in rows)
+            size = min(full, max(1, TOKENS // longest))
             yield from self._answer_batch(rows[:size], shared, beginning)
             rows = rows[size:]
 
@@ -113,7 +113,8 @@ class SharedPromptLM(HFLM):
             beginning = copy.deepcopy(beginning)
             beginning.batch_repeat_interleave(len(rows))
         first = min(len(row.context) for row in rows) - 1  # where the first of the continuations is foretold
-        kept = torch.arange(first - shared, length, device=self.device)  # a slice of it would be multiplied row by row
+        # Places, and not a number of them: the product of a slice is a slow one, row by row.
+        kept = torch.arange(first - shared, length, device=self.device)
         logits = self.model(
             input_ids=tokens,
             attention_mask=mask,
