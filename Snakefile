@@ -17,7 +17,7 @@ from pathlib import Path
 from snakemake.utils import min_version
 
 from pipeline import precision, worker
-from pipeline.dag import MEMORY_FILES, make_plan
+from pipeline.dag import make_plan
 from pipeline.display.handler import Display
 from pipeline.errors import PipelineError
 from pipeline.runs import split

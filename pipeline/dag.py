@@ -20,6 +20,7 @@ from pipeline.config import CONF, compose_experiments, compose_run, problems
 from pipeline.errors import ConfigError, RecordError
 from pipeline.runs import paper_alpha, spell, subdir, unplaced
 from pipeline.schema import (
+    WITHOUT_RUNS,
     Bar,
     Experiment,
     Method,
@@ -35,15 +36,6 @@ from pipeline.schema import (
 ROOT = Path(__file__).parents[1]
 
 Composer = Callable[[tuple[str, ...]], tuple[RunConfig, DictConfig]]
-
-# The file of pipeline/memory.py that experiments without runs are made of, by kind.
-MEMORY_FILES = {
-    "memory": "estimates.csv",
-    "breakdown": "estimates.csv",
-    "complexity": "complexity.csv",
-    "parameters": "parameters.csv",
-    "throughput": "throughput.csv",
-}
 
 # What of an experiment says when and under which heading it is made, and changes nothing in its table.
 ORDERING = ("section", "heading", "priority")
@@ -193,8 +185,8 @@ class Plan:
     def sources(self, experiment: str) -> list[str]:
         """Returns the files that an experiment's table or figure is made of."""
         described = self.experiments[experiment]
-        if described.kind in MEMORY_FILES:
-            return [f"{self.memory_folder}/{MEMORY_FILES[described.kind]}"]
+        if described.kind in WITHOUT_RUNS:
+            return [self.memory_file(experiment)]
         if described.compares:
             return [file for name in described.compares if name in self.grids for file in self.sources(name)]
         names = [records.NAME, *([records.EVALUATION] if described.evaluated else [])]
@@ -207,10 +199,9 @@ class Plan:
         ]
         return sorted({lr for lr in tried if lr is not None})
 
-    @property
-    def memory_folder(self) -> str:
-        """The folder of the memory estimates."""
-        return f"{self.profile.results}/memory"
+    def memory_file(self, experiment: str) -> str:
+        """Returns the file with what `pipeline.memory predict` says for an experiment without runs."""
+        return f"{self.profile.results}/memory/{experiment}.csv"
 
     def figures(self) -> list[str]:
         """Returns the experiments that are drawn."""

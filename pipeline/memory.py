@@ -1,10 +1,11 @@
 """Memory of fine-tuning at full scale: predicted without a GPU, and measured where there is one.
 
-`python -m pipeline.memory predict FOLDER/estimates.csv` writes the estimates behind the memory tables and figures.
+`python -m pipeline.memory predict FOLDER/table5.csv` writes what a memory table or figure is made of.
 `python -m pipeline.memory measure table5 FOLDER` runs a table's steps for real, each in a process of its own.
 """
 
 import argparse
+import gc
 import json
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from lorafa.memory import paper
-from lorafa.memory.estimate import Estimate, estimate_all
+from lorafa.memory.estimate import Estimate, estimate
 from lorafa.memory.parameters import count, paper_rows
 from lorafa.memory.recipe import Recipe, RecipeError
 from lorafa.memory.table1 import table1
@@ -27,45 +28,39 @@ from pipeline.errors import ConfigError, PipelineError
 from pipeline.job import job
 
 
-def write_estimates(path: Path, processes: int) -> None:
-    """Writes the estimates of every cell of the memory tables and figures, in both readings."""
-    cells = [
-        (reading, cell)
-        for table in paper.TABLES
-        for reading in paper.READINGS
-        for cell in paper.TABLES[table](reading)
+def predict(experiment: str) -> list[dict[str, Any]]:
+    """Returns the numbers of a memory table or figure, one of `PREDICTED`."""
+    return _estimates(experiment) if experiment in paper.TABLES else _OTHERS[experiment]()
+
+
+def _estimates(table: str) -> list[dict[str, Any]]:
+    """Returns the estimates of a table's cells, in both readings."""
+    cells = [(reading, cell) for reading in paper.READINGS for cell in paper.TABLES[table](reading)]
+    gc.freeze()  # what the imports made lives as long as the process; collecting it would cost a third of the time
+    return [
+        {"reading": reading, "cell": spell(cell), **_row(estimate(cell.recipe))}
+        for reading, cell in tqdm(cells, desc=table, unit="step")
     ]
-    recipes = dict.fromkeys(cell.recipe for _, cell in cells)
-    print(f"estimating {len(recipes)} training steps for {len(cells)} cells", file=sys.stderr)
-    results = estimate_all(recipes, processes)
-    _write(
-        path,
-        [{"table": c.table, "reading": r, "cell": spell(c), **_row(results[c.recipe])} for r, c in cells],
-    )
 
 
-def write_complexity(path: Path, processes: int) -> None:
-    """Writes Table 1: the paper's formulas, and what they say and a real layer counts."""
-    _write(path, [asdict(entry) for entry in table1()])
+def _complexity() -> list[dict[str, Any]]:
+    """Returns Table 1: the paper's formulas, and what they say and a real layer counts."""
+    return [asdict(entry) for entry in table1()]
 
 
-def write_parameters(path: Path, processes: int) -> None:
-    """Writes the trainable parameters of the paper's rows."""
-    _write(path, [_parameters(row) for row in paper_rows()])
+def _trainable() -> list[dict[str, Any]]:
+    """Returns the trainable parameters of the paper's rows."""
+    return [_parameters(row) for row in paper_rows()]
 
 
-def write_throughput(path: Path, processes: int) -> None:
-    """Writes the modelled throughput of Figure 5's steps, in the fitted reading."""
+def _throughput() -> list[dict[str, Any]]:
+    """Returns the modelled throughput of Figure 5's steps, in the fitted reading."""
     cells = paper.TABLES["figure5"]("fitted")
-    _write(path, [{**dict(c.key), "tokens_per_second": tokens_per_second(c.recipe)} for c in cells])
+    return [{**dict(c.key), "tokens_per_second": tokens_per_second(c.recipe)} for c in cells]
 
 
-WRITERS = {
-    "estimates.csv": write_estimates,
-    "complexity.csv": write_complexity,
-    "parameters.csv": write_parameters,
-    "throughput.csv": write_throughput,
-}
+_OTHERS = {"table1": _complexity, "parameters": _trainable, "figure5_throughput": _throughput}
+PREDICTED = (*_OTHERS, *paper.TABLES)
 
 
 def spell(cell: paper.Cell) -> str:
@@ -217,8 +212,9 @@ def _parse(arguments: Iterable[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m pipeline.memory", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("predict", help="compute what the memory tables and figures are made of")
-    command.add_argument("file", type=Path, help=f"what to write, in any folder: {', '.join(WRITERS)}")
-    command.add_argument("--processes", type=int, default=1, help="how many share the work (default: 1)")
+    command.add_argument(
+        "file", type=Path, help=f"what to write, in any folder: NAME.csv, a NAME of {', '.join(PREDICTED)}"
+    )
     command = commands.add_parser("measure", help="run the steps of one table for real")
     command.add_argument("table", choices=list(paper.TABLES))
     command.add_argument("folder", type=Path, help="where to write the results")
@@ -249,9 +245,9 @@ def main() -> None:
     """Runs the command line."""
     options = _parse()
     if options.command == "predict":
-        if options.file.name not in WRITERS:
-            raise ConfigError(f"{options.file}: the file must be called one of {', '.join(WRITERS)}")
-        WRITERS[options.file.name](options.file, max(1, options.processes))
+        if options.file.suffix != ".csv" or options.file.stem not in PREDICTED:
+            raise ConfigError(f"{options.file}: must be NAME.csv, with a name of {', '.join(PREDICTED)}")
+        _write(options.file, predict(options.file.stem))
     elif options.command == "measure":
         measure(options.table, options.reading, options.folder, options.device, options.snapshots)
     else:

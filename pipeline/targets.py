@@ -5,9 +5,9 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
-from pipeline.dag import MEMORY_FILES, Plan
+from pipeline.dag import Plan
 from pipeline.errors import ConfigError
-from pipeline.schema import Experiment
+from pipeline.schema import WITHOUT_RUNS, Experiment
 
 TARGETS = ("tables", "figures", "rebuttal", "all")
 
@@ -100,5 +100,5 @@ class Priorities:
 
     def experiment(self, name: str) -> int:
         """Returns that of a table, a figure or the choice of a search."""
-        without_runs = self._plan.experiments[name].kind in MEMORY_FILES
+        without_runs = self._plan.experiments[name].kind in WITHOUT_RUNS
         return (FIRST if without_runs else QUICK) + self._plan.experiments[name].priority

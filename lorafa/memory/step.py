@@ -44,7 +44,9 @@ class _Numbers(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.Tensor.item and isinstance(args[0], FakeTensor):
             return 1.0
-        if func is torch.tensor and isinstance(args[0], int | float):  # which is slow to make fake
+        if func is torch.tensor and isinstance(
+            args[0], float
+        ):  # which is slow to make fake; an int may be a size
             return torch.zeros((), dtype=(kwargs or {}).get("dtype"))
         return func(*args, **(kwargs or {}))
 

@@ -34,7 +34,7 @@ DRAWERS: dict[str, Callable[[Plan, str], Figure]] = {
 NUMBERS: dict[str, Callable[[Plan, str], pd.DataFrame]] = {
     "memory": read_estimates,
     "breakdown": lambda plan, name: read_breakdown(plan, name).rename_axis("component"),
-    "throughput": lambda plan, _: read_throughput(plan),
+    "throughput": read_throughput,
     "heatmap": sensitivity.numbers,
     "convergence": convergence.numbers,
     "pareto": pareto.numbers,

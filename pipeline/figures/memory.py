@@ -48,7 +48,7 @@ def draw_throughput(plan: Plan, name: str) -> Figure:
     """Draws Figure 5's throughput against the batch size."""
     experiment = plan.experiments[name]
     assert experiment.plot is not None
-    speeds = read_throughput(plan)
+    speeds = read_throughput(plan, name)
     figure, axes = plt.subplots()
     for number, (method, line) in enumerate(speeds.groupby("method", sort=False)):
         marker = MARKERS[number % len(MARKERS)]

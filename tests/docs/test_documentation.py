@@ -27,7 +27,7 @@ import lorafa
 from lorafa.model import LoraFaModel
 from pipeline import schema
 from pipeline.config import CONF, compose_experiments, compose_run
-from pipeline.schema import RunConfig
+from pipeline.schema import WITHOUT_RUNS, RunConfig
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -80,8 +80,6 @@ def paths() -> list[tuple[str, str]]:
 @cache
 def outputs() -> frozenset[str]:
     """The tables, figures and other files that the pipeline makes in each profile."""
-    from pipeline.dag import MEMORY_FILES
-
     found = set()
     for profile in (path.stem for path in (CONF / "profile").glob("*.yaml")):
         experiments, settings, _ = compose_experiments([f"profile={profile}"])
@@ -91,9 +89,10 @@ def outputs() -> frozenset[str]:
                 ("figures", experiment.drawn, ("svg", "pdf", "png", "csv")),
             ):
                 found |= {f"{settings.results}/{folder}/{name}.{ending}" for ending in endings if wanted}
+            if experiment.kind in WITHOUT_RUNS:
+                found.add(f"{settings.results}/memory/{name}.csv")
             if experiment.kind == "search":
                 found.add(f"{settings.results}/search/{name}.json")
-        found |= {f"{settings.results}/memory/{file}" for file in MEMORY_FILES.values()}
     return frozenset(found)
 
 

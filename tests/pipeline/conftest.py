@@ -7,11 +7,12 @@ import pytest
 
 from pipeline import records
 from pipeline.config import compose_run
-from pipeline.dag import Plan, make_plan
+from pipeline.dag import Plan
 from pipeline.schema import RunConfig
 
 sys.path.insert(0, str(Path(__file__).parent))  # for what test files share
 
+import made_up
 import tiny
 
 
@@ -54,10 +55,7 @@ def tiny_overrides(tiny_mirror: Path, tmp_path_factory: pytest.TempPathFactory) 
 @pytest.fixture(scope="session")
 def results_plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     """The mini profile's plan with results in a temporary folder, and the search for Table 2 finished."""
-    folder = tmp_path_factory.mktemp("results")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LORAFA_CACHE", str(folder / "cache"))
-        plan = make_plan("mini", [f"profile.results={folder}"])
+    plan = made_up.plan_of(tmp_path_factory.mktemp("results"))
     winners = {run.method: {"lr": 1e-3} for run in plan.grids["search"]}
     records.write(Path(plan.selection("search")), {"winners": {"minilm": winners}})
     return plan

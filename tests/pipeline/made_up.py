@@ -1,20 +1,28 @@
 """Records of runs that never happened, with the fields that tables and figures read."""
 
 import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
-import pytest
-
 from pipeline import records
-from pipeline.dag import Plan, make_plan
+from pipeline.dag import Plan, _from_json, make_plan
 
 
 def plan_of(folder: Path, *experiments: str, overrides: tuple[str, ...] = ()) -> Plan:
-    """Returns the mini profile's plan with these experiments alone and its results in a folder."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LORAFA_CACHE", str(folder / "cache"))
-        names = ",".join(experiments)
-        return make_plan("mini", [f"profile.results={folder}", f"profile.experiments=[{names}]", *overrides])
+    """Returns the mini profile's plan with its results in a folder, of these experiments alone if any are named.
+
+    What is composed is the plan as it is, which is kept from one test to the next.
+    """
+    chosen = [f"profile.experiments=[{','.join(experiments)}]"] if overrides else []
+    plan = make_plan("mini", [*chosen, *overrides])
+    names = experiments or tuple(plan.experiments)
+    plan = replace(
+        plan,
+        experiments={name: value for name, value in plan.experiments.items() if name in names},
+        grids={name: runs for name, runs in plan.grids.items() if name in names},
+    )
+    text = json.dumps(asdict(plan)).replace(f'"{plan.profile.results}', f'"{folder}')
+    return _from_json(json.loads(text))
 
 
 def searched(*rates: str) -> str:

@@ -60,8 +60,10 @@ def estimates() -> pd.DataFrame:
 
 @pytest.fixture
 def plan(results_plan, estimates):
-    Path(results_plan.memory_folder).mkdir(parents=True, exist_ok=True)
-    estimates.to_csv(Path(results_plan.memory_folder, "estimates.csv"), index=False)
+    for table, rows in estimates.groupby("table"):
+        path = Path(results_plan.memory_file(table))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        rows.to_csv(path, index=False)
     return results_plan
 
 
@@ -105,13 +107,13 @@ def test_figures_are_drawn_in_every_format_and_always_alike(plan, tmp_path, name
 
 
 def test_missing_estimates_are_named(plan):
-    Path(plan.memory_folder, "estimates.csv").write_text("")
-    with pytest.raises(RecordError, match=r"estimates\.csv is missing or damaged"):
+    Path(plan.memory_file("table5")).write_text("")
+    with pytest.raises(RecordError, match=r"table5\.csv is missing or damaged"):
         tables.build(plan, "table5")
 
 
 def test_table1_counts_what_the_formulas_say(plan):
-    memory.write_complexity(Path(plan.memory_folder, "complexity.csv"), 1)
+    pd.DataFrame(memory.predict("table1")).to_csv(plan.memory_file("table1"), index=False)
     table = tables.build_complexity(plan, "table1")
     texts = [[cell.text for cell in row.cells] for row in table.rows]
     assert [row[1] for row in texts] == ["formula", "by the formula", "counted"] * 4
