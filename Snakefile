@@ -1,4 +1,4 @@
-# The tables and figures of the LoRA-FA paper. What there is to do is described in conf/ and derived by pipeline/dag.py.
+# The tables and figures of the LoRA-FA paper. What there is to do is described in conf/ and derived by pipeline/config/plan.py.
 #
 #   snakemake --cores 2 tables                            the mini profile
 #   snakemake --cores 8 tables --config profile=paper     the paper's models and data
@@ -16,21 +16,19 @@ from pathlib import Path
 
 from snakemake.utils import min_version
 
-from pipeline import precision, worker
-from pipeline.dag import make_plan
+from pipeline import worker
+from pipeline.config import precision
+from pipeline.config.planner import make_plan, settings_of
 from pipeline.display.handler import Display
 from pipeline.errors import PipelineError
-from pipeline.runs import split
-from pipeline.targets import FIRST, Priorities, estimator, experiments_of, files_of
+from pipeline.config.targets import FIRST, Priorities, estimator, experiments_of, files_of
 
 min_version("9.0")
 
 WORKER = worker.Worker()
 
 try:
-    PROFILE = config.get("profile", "mini")
-    OVERRIDES = split(config.get("overrides"))
-    OVERRIDES += [f"seeds={config['seeds']}"] if "seeds" in config else []
+    PROFILE, OVERRIDES = settings_of(config)
     PLAN = make_plan(PROFILE, OVERRIDES)
 except PipelineError as error:
     raise WorkflowError(str(error)) from None

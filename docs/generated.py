@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING, Any
 import griffe
 import yaml
 
-from pipeline import schema
-from pipeline.config import CONF, compose_hydra
-from pipeline.runs import spell
+from pipeline.config import experiment, profile, schema
+from pipeline.config.compose import CONF, compose_hydra
+from pipeline.config.paths import spell
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
@@ -36,7 +36,7 @@ ROOT = Path(__file__).parents[1]
 # Dataclass to where its keys are set.
 SECTIONS = {
     schema.RunConfig: "`conf/config.yaml`, and the groups below",
-    schema.Profile: "`conf/profile/`, under `profile`",
+    profile.Profile: "`conf/profile/`, under `profile`",
     schema.Budget: "`conf/profile/`, under `budget`",
     schema.Model: "`conf/model/`",
     schema.Method: "`conf/method/`",
@@ -47,11 +47,11 @@ SECTIONS = {
     schema.Scoring: "`conf/task/`, under `scoring`",
     schema.Benchmark: "`conf/task/`, under `scoring.benchmark`",
     schema.Trainer: "`conf/recipe/`, and `sharding` in `conf/trainer/`; under `trainer`",
-    schema.Experiment: "`conf/experiment/`",
-    schema.Setting: "`conf/experiment/`, each of `settings`",
-    schema.Bar: "`conf/experiment/`, under `bar`",
-    schema.Plot: "`conf/experiment/`, under `plot`",
-    schema.Statistics: "`conf/config.yaml`, under `statistics`",
+    experiment.Experiment: "`conf/experiment/`",
+    experiment.Setting: "`conf/experiment/`, each of `settings`",
+    experiment.Bar: "`conf/experiment/`, under `bar`",
+    experiment.Plot: "`conf/experiment/`, under `plot`",
+    experiment.Statistics: "`conf/config.yaml`, under `statistics`",
 }
 # Enough of the mini profile for every rule to have a part in it.
 GRAPH_OF = "search,table2,table4,table5,figure3,figure6,pareto"
@@ -66,12 +66,12 @@ def on_files(files: "Files", config: "MkDocsConfig") -> "Files":
 
 
 def configuration() -> str:
-    """Returns the configuration reference as Markdown, from conf/ and the dataclasses of pipeline/schema.py."""
+    """Returns the configuration reference as Markdown, from conf/ and the dataclasses of pipeline/config/."""
     parts = [
         "# Configuration reference",
-        "Made from `conf/` and `pipeline/schema.py` when this site was built. A key can be given on the command line "
-        "of a run as `key=value`, below its group: `method.dropout=0.1`, `budget.max_steps=10`. Every value is checked "
-        "before any work starts. [How it works](how-it-works.md) explains where a run then lives.",
+        "Made from `conf/` and the dataclasses of `pipeline/config/` when this site was built. A key can be given on "
+        "the command line of a run as `key=value`, below its group: `method.dropout=0.1`, `budget.max_steps=10`. Every "
+        "value is checked before any work starts. [How it works](how-it-works.md) explains where a run then lives.",
         "## Keys",
         "A key that says nothing under *if left out* has to be in the file. Other keys than these are refused.",
         *(part for kind, place in SECTIONS.items() for part in _section(kind, place)),
@@ -111,7 +111,7 @@ def _docstring(kind: type) -> tuple[str, dict[str, str]]:
 
 def _type(item: Field[Any]) -> str:
     name = item.type.__name__ if type(item.type) is type else str(item.type)
-    return name.replace("typing.", "").replace("pipeline.schema.", "")
+    return re.sub(r"typing\.|pipeline\.config\.\w+\.", "", name)
 
 
 def _allowed(item: Field[Any]) -> str:

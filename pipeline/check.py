@@ -11,9 +11,10 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from pipeline.dag import Plan, parse_plan
+from pipeline.cli import command_line, job
+from pipeline.config.plan import Plan
+from pipeline.config.planner import parse_plan
 from pipeline.errors import ConfigError
-from pipeline.job import command_line, job
 from pipeline.tables import outcomes, sanity
 from pipeline.tables.sanity import Finding
 

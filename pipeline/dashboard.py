@@ -18,11 +18,13 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
-from pipeline import locks, records
-from pipeline.dag import Plan, parse_plan
+from pipeline import files
+from pipeline.cli import command_line, job
+from pipeline.config.experiment import Experiment
+from pipeline.config.plan import Plan
+from pipeline.config.planner import parse_plan
 from pipeline.errors import ConfigError, PipelineError, RecordError
-from pipeline.job import command_line, job
-from pipeline.schema import Experiment
+from pipeline.results import locks, records
 from pipeline.tracking import live, runs
 
 SCORE = "best/score"
@@ -219,7 +221,7 @@ def write_specification(plan: Plan, entity: str) -> Path:
     folder = Path(plan.profile.results, "dashboard")
     for name, built in (("workspace", workspace(plan, entity)), ("report", report(plan, entity))):
         specification = built._to_model().spec.model_dump(mode="json", by_alias=True, exclude_none=True)
-        records.write(folder / f"{name}.json", specification)
+        files.write_json(folder / f"{name}.json", specification)
     return folder
 
 
@@ -249,7 +251,7 @@ def send(plan: Plan, folder: Path, entity: str) -> dict[str, str]:
         for part in parts:
             setattr(target, part, getattr(built, part))
         sent[name] = target.save().url
-        records.write(file, sent)
+        files.write_json(file, sent)
     return sent
 
 

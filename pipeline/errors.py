@@ -1,5 +1,8 @@
 """Errors that a user can act on: each says what is wrong, where, and what to do."""
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class PipelineError(Exception):
     """A failure whose message is meant for the user; entry points print it as one line, without a traceback."""
@@ -19,6 +22,14 @@ class ProcessError(PipelineError):
 
 class RecordError(PipelineError):
     """The record of a run cannot be read or written."""
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> str:
+    """Returns what to tell a user who asks for what there is not, with the likeliest of what there is."""
+    known = list(known)
+    close = get_close_matches(name, known, n=1)
+    meant = f" (did you mean '{close[0]}'?)" if close else ""
+    return f"no {what} '{name}'{meant}; there is {', '.join(known) or 'none'}"
 
 
 def not_written(what: object, reason: str | None) -> str:

@@ -16,12 +16,13 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-import pipeline.runs  # noqa: F401 - registers the resolvers that name a run's directory
-from pipeline import records
-from pipeline.config import CONF, run_directory, validate
+import pipeline.config.paths  # noqa: F401 - registers the resolvers that name a run's directory
+from pipeline import files
+from pipeline.cli import job
+from pipeline.config.compose import CONF, run_directory, validate
+from pipeline.config.schema import RunConfig
 from pipeline.errors import RecordError
-from pipeline.job import job
-from pipeline.schema import RunConfig
+from pipeline.results import records
 from pipeline.tracking.live import tracked
 
 if TYPE_CHECKING:
@@ -43,12 +44,12 @@ def evaluate(run: RunConfig, directory: Path, overrides: list[str]) -> dict[str,
         RecordError: The run is not finished, has another configuration, or its weights are missing.
     """
     record = records.read(directory / records.NAME)
-    if record["run_info"]["config_hash"] != records.fingerprint(run.identity()):
+    if record["run_info"]["config_hash"] != files.fingerprint(run.identity()):
         raise RecordError(
             f"{directory} was trained with another configuration: run `python -m pipeline.train "
             f"{shlex.join(overrides)}` first"
         )
-    config_hash = records.fingerprint(run.evaluation_identity())
+    config_hash = files.fingerprint(run.evaluation_identity())
     command = shlex.join(["python", "-m", "pipeline.evaluate", *overrides])
     trained = record["train_info"]
     with tracked(run, directory, "evaluate", config_hash) as tracker:
@@ -58,14 +59,14 @@ def evaluate(run: RunConfig, directory: Path, overrides: list[str]) -> dict[str,
         else:
             info, meta = _without_scores(trained["status"], trained["problem"]), {}
         info["wall_time_seconds"] = round(time.monotonic() - start, 3)
-        from pipeline import provenance
+        from pipeline.results import provenance
 
         evaluation = {
             "run_info": provenance.run_info(run, config_hash, command),
             "evaluation": info,
             "meta_info": meta,
         }
-        records.write(directory / records.EVALUATION, evaluation)
+        files.write_json(directory / records.EVALUATION, evaluation)
         tracker.conclude(evaluation)
     print(_summary(directory, info), flush=True)
     return evaluation
@@ -75,8 +76,9 @@ def _score(run: RunConfig, directory: Path) -> tuple[dict[str, Any], dict[str, A
     """Scores a run, writes its predictions, and returns what to record and what it rests on."""
     import torch
 
-    from pipeline import gpus, memory_use, provenance
+    from pipeline.results import provenance
     from pipeline.tasks import evaluation_sources
+    from pipeline.training import gpus, peak_memory
 
     torch.set_num_threads(run.profile.threads)
     folder = directory / records.SAVED_MODEL
@@ -85,24 +87,24 @@ def _score(run: RunConfig, directory: Path) -> tuple[dict[str, Any], dict[str, A
     sources = evaluation_sources(run)
     base = sources["model"]
     weights = records.fingerprint_of_weights(directory)
-    checkpoint = records.fingerprint([base.repository, base.version or base.commit, weights])
-    memory_use.reset_peak()
+    checkpoint = files.fingerprint([base.repository, base.version or base.commit, weights])
+    peak_memory.reset_peak()
     with gpus.reserved(min(1, run.profile.gpus)):
         try:
             result = _result(run, directory, sources, weights, checkpoint)
         except Exception as error:
-            if not memory_use.is_out_of_memory(error):
+            if not peak_memory.is_out_of_memory(error):
                 raise
             info = _without_scores(records.OUT_OF_MEMORY, str(error).splitlines()[0])
             return info, provenance.meta_info(sources)
-    records.write_table(directory / records.PREDICTIONS, result.predictions)
+    files.write_table(directory / records.PREDICTIONS, result.predictions)
     info = {
         "status": records.DONE,
         "problem": None,
         "scores": result.scores,
         "details": result.details,
         "checkpoint": checkpoint,
-        "peak_memory_bytes": memory_use.peak(),
+        "peak_memory_bytes": peak_memory.peak(),
     }
     return info, provenance.meta_info(sources)
 

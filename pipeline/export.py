@@ -12,10 +12,11 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline import records
-from pipeline.dag import parse_plan
+from pipeline import files
+from pipeline.cli import command_line, job
+from pipeline.config.planner import parse_plan
 from pipeline.errors import ConfigError, RecordError
-from pipeline.job import command_line, job
+from pipeline.results import records
 
 # Column -> its type in pandas, and where it is in `metrics.json`, or below `scored` in `evaluation.json`. `path` holds
 # the keys of the directory's name. What is not a single value is JSON.
@@ -108,7 +109,7 @@ def write(runs: pd.DataFrame, file: Path) -> None:
         raise ConfigError(f"--to {file}: the name must end with {' or '.join(FORMATS)}")
     buffer = io.BytesIO()
     runs.to_parquet(buffer, index=False) if file.suffix == ".parquet" else runs.to_csv(buffer, index=False)
-    records.write_bytes(file, buffer.getvalue())
+    files.write_bytes(file, buffer.getvalue())
 
 
 def _row(directory: Path, root: Path) -> dict[str, Any]:

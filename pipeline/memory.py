@@ -17,15 +17,17 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
-from lorafa.memory import paper
 from lorafa.memory.estimate import Estimate, estimate
-from lorafa.memory.parameters import count, paper_rows
 from lorafa.memory.recipe import Recipe, RecipeError
-from lorafa.memory.table1 import table1
-from lorafa.memory.throughput import tokens_per_second
-from pipeline import memory_use, records
+from pipeline import files
+from pipeline.cli import job
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.job import job
+from pipeline.fullscale import recipes as paper
+from pipeline.fullscale.parameters import count, paper_rows
+from pipeline.fullscale.table1 import table1
+from pipeline.fullscale.throughput import tokens_per_second
+from pipeline.results import records
+from pipeline.training import peak_memory
 
 
 def predict(experiment: str) -> list[dict[str, Any]]:
@@ -97,14 +99,14 @@ def _parameters(row: Any) -> dict[str, Any]:
 
 
 def _write(path: Path, rows: list[dict[str, Any]]) -> None:
-    records.write_text(path, pd.DataFrame(rows).to_csv(index=False))
+    files.write_text(path, pd.DataFrame(rows).to_csv(index=False))
 
 
 def measure(table: str, reading: paper.Reading, folder: Path, device: str, snapshots: bool) -> None:
     """Runs each cell of a table in a clean process and writes what it took; what was measured before stays.
 
     Args:
-        table: A key of `lorafa.memory.paper.TABLES`.
+        table: A key of `pipeline.fullscale.recipes.TABLES`.
         reading: Of the recipes: "nominal" or "fitted".
         folder: Gets one JSON file for each cell, and `<table>.csv`.
         device: "cuda" (the allocator's own peaks) or "cpu" (the storage tracker's).
@@ -112,7 +114,7 @@ def measure(table: str, reading: paper.Reading, folder: Path, device: str, snaps
     """
     rows = []
     for cell in tqdm(paper.TABLES[table](reading), desc=table, unit="step"):
-        name = records.fingerprint([asdict(cell.recipe), device])
+        name = files.fingerprint([asdict(cell.recipe), device])
         path = folder / table / f"{name}.json"
         if not path.exists():
             snapshot = ["--snapshot", str(path.with_suffix(".pickle"))] if snapshots else []
@@ -130,7 +132,7 @@ def measure(table: str, reading: paper.Reading, folder: Path, device: str, snaps
                 raise PipelineError(
                     f"{table}, {spell(cell)}: the step failed with exit code {finished.returncode}"
                 )
-            records.write_text(path, finished.stdout)
+            files.write_text(path, finished.stdout)
         rows.append({"cell": spell(cell), "reading": reading, **json.loads(path.read_text())})
     _write(folder / f"{table}.csv", rows)
 
@@ -146,7 +148,7 @@ def measure_step(recipe: Recipe, device: str, snapshot: Path | None = None) -> d
             return {"status": records.DONE, "allocated_bytes": _tracked(replace(recipe, device="cpu"))}
         return {"status": records.DONE, **_on_cuda(recipe, snapshot)}
     except Exception as error:
-        if not memory_use.is_out_of_memory(error):
+        if not peak_memory.is_out_of_memory(error):
             raise
         return {"status": records.OUT_OF_MEMORY}
 

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline import export, records
-from pipeline.dag import Plan, parse_plan
+from pipeline import export, files
+from pipeline.cli import command_line, job
+from pipeline.config.plan import Plan
+from pipeline.config.planner import parse_plan
 from pipeline.errors import ConfigError, RecordError
-from pipeline.job import command_line, job
 from pipeline.tables.sanity import MARK
 
 PAGE = Path(__file__).parents[1] / "README.md"
@@ -113,7 +114,7 @@ def main() -> None:
     old = _read(arguments.page)
     new = fill(old, blocks(plan))
     if new != old:
-        records.write_text(arguments.page, new)
+        files.write_text(arguments.page, new)
     print(f"{arguments.page}: {'written' if new != old else 'as it was'}")
 
 

@@ -21,10 +21,12 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline import status
-from pipeline.dag import Plan, PlannedRun, plan_of_arguments
-from pipeline.errors import ConfigError
-from pipeline.job import command_line, job
-from pipeline.progress import STATES, better, progress
+from pipeline.cli import command_line, job
+from pipeline.config.metrics import METRICS
+from pipeline.config.plan import Plan, PlannedRun
+from pipeline.config.planner import plan_of_arguments
+from pipeline.errors import ConfigError, unknown
+from pipeline.results.progress import STATES, progress
 from pipeline.worker import Worker
 
 
@@ -66,7 +68,7 @@ def cells(plan: Plan, experiment: str) -> list[Cell]:
     """
     with_runs = [name for name, runs in plan.grids.items() if runs]
     if experiment not in with_runs:
-        raise ConfigError(f"no experiment '{experiment}' with runs; there is {', '.join(with_runs)}")
+        raise ConfigError(unknown("experiment with runs", experiment, with_runs))
     groups: dict[str, list[PlannedRun]] = {}
     for run in plan.expected(experiment):
         groups.setdefault(json.dumps([run.model, run.method, run.task, run.axes]), []).append(run)
@@ -74,7 +76,7 @@ def cells(plan: Plan, experiment: str) -> list[Cell]:
     for row in {cell.row for cell in result}:
         scored = [cell for cell in result if cell.row == row and cell.score is not None]
         if len(scored) > 1:
-            better(scored[0].metric)(scored, key=lambda cell: cell.score).best = True
+            METRICS[scored[0].metric].best(scored, key=lambda cell: cell.score).best = True
     return result
 
 
@@ -152,7 +154,7 @@ def _optuna(arguments: argparse.Namespace) -> None:
             f"{error.name} is not installed; it comes with: pip install -e '.[sweep]'"
         ) from error
 
-    worker = Worker(preload=("pipeline.training", "pipeline.provenance", "hydra.main"))
+    worker = Worker(preload=("pipeline.training.fit", "pipeline.results.provenance", "hydra.main"))
     worker.start()
     try:
         study = tune.search(arguments.words, arguments.trials, arguments.jobs, arguments.sampler_seed)

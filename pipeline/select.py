@@ -13,11 +13,13 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline import records
-from pipeline.dag import Plan, parse_plan
-from pipeline.errors import ConfigError
-from pipeline.job import job
-from pipeline.schema import SMALLER_IS_BETTER
+from pipeline import files
+from pipeline.cli import job
+from pipeline.config.metrics import METRICS
+from pipeline.config.plan import Plan
+from pipeline.config.planner import parse_plan
+from pipeline.errors import ConfigError, unknown
+from pipeline.results import records
 
 
 def select(plan: Plan, search: str) -> dict[str, Any]:
@@ -32,7 +34,6 @@ def select(plan: Plan, search: str) -> dict[str, Any]:
         info = records.read(Path(run.directory, records.NAME))["train_info"]
         done = info["status"] == records.DONE
         score = info["best"]["score"] if done else math.nan
-        sign = -1 if info["metric"] in SMALLER_IS_BETTER else 1
         rows.append(
             {
                 "model": run.model,
@@ -40,7 +41,7 @@ def select(plan: Plan, search: str) -> dict[str, Any]:
                 "rank": run.rank,
                 "lr": run.lr,
                 "score": score,
-                "goodness": sign * score,
+                "goodness": METRICS[info["metric"]].sign * score,
                 "failed": not done,
             }
         )
@@ -80,9 +81,9 @@ def main() -> None:
     parser.add_argument("search", help="a file of conf/experiment of kind search, without .yaml")
     plan, arguments = parse_plan(parser)
     if arguments.search not in plan.searches():
-        raise ConfigError(f"no search '{arguments.search}'; there is {', '.join(plan.searches()) or 'none'}")
+        raise ConfigError(unknown("search", arguments.search, plan.searches()))
     file = Path(plan.selection(arguments.search))
-    records.write(file, select(plan, arguments.search))
+    files.write_json(file, select(plan, arguments.search))
     print(file)
 
 

@@ -16,216 +16,24 @@ import json
 import math
 import time
 from argparse import ArgumentParser, Namespace
-from collections import Counter, defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from pipeline import locks, records
-from pipeline.dag import Plan, PlannedRun, plan_of_arguments
-from pipeline.errors import ConfigError, RecordError
-from pipeline.job import command_line, job
-from pipeline.progress import FAILED, INTERRUPTED, LEFT, RUNNING, Progress, progress
-from pipeline.targets import TARGETS, experiments_of
+from pipeline.cli import command_line, job
+from pipeline.config.plan import Plan
+from pipeline.config.planner import plan_of_arguments
+from pipeline.config.targets import TARGETS, experiments_of
+from pipeline.errors import ConfigError, unknown
+from pipeline.results import records
+from pipeline.results.progress import FAILED, LEFT
+from pipeline.results.status import STATES, Line, RunStatus, Status
 
-TO_SCORE = "to score"
-STATES = {
-    records.DONE: "done",
-    TO_SCORE: "to score",
-    RUNNING: "running",
-    records.DIVERGED: "diverged",
-    records.OUT_OF_MEMORY: "out of memory",
-    FAILED: "failed",
-    INTERRUPTED: "interrupted",
-    LEFT: "left",
-}
-TRAIN, SCORE = "train", "score"
 TOTAL = "all"
-
-
-@dataclass(frozen=True)
-class RunStatus:
-    """How far a run is.
-
-    Attributes:
-        run: The run.
-        state: A key of `STATES`.
-        used: Seconds that its finished training and scoring took.
-        parts: What is yet to do of `train` and `score`, as fractions of the whole.
-        elapsed: Seconds that a running one has been at it.
-        problem: Why it failed.
-    """
-
-    run: PlannedRun
-    state: str
-    used: float
-    parts: dict[str, float]
-    elapsed: float = 0.0
-    problem: str | None = None
-
-
-@dataclass(frozen=True)
-class Line:
-    """Some runs together.
-
-    Attributes:
-        states: State to number of runs, of those that there are.
-        used: Seconds, of all finished work.
-        to_go: Seconds, of what can be estimated, one run after the other.
-        unknown: How many unfinished runs cannot be estimated.
-        made: Whether the table and figure are there; None where there is none.
-    """
-
-    states: dict[str, int]
-    used: float
-    to_go: float
-    unknown: int
-    made: bool | None = None
-
-
-class Status:
-    """A look at a plan's runs; each is looked at once.
-
-    Args:
-        plan: The profile's plan.
-    """
-
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
-        self._seen: dict[tuple[str, bool], RunStatus] = {}
-
-    def runs(self, experiment: str) -> list[RunStatus]:
-        """Returns an experiment's runs; those of its search are not among them."""
-        scored = self.plan.experiments[experiment].evaluated
-        return [self._look(run, scored) for run in self.plan.expected(experiment)]
-
-    def line(self, runs: Iterable[RunStatus], made: bool | None = None) -> Line:
-        """Adds runs up; one that several experiments share counts once, and as unscored where one of them scores."""
-        once: dict[str, RunStatus] = {}
-        for one in runs:
-            known = once.get(one.run.directory)
-            if known is None or sum(one.parts.values()) >= sum(known.parts.values()):
-                once[one.run.directory] = one
-        estimates = [self._to_go(one) for one in once.values()]
-        return Line(
-            states=dict(Counter(one.state for one in once.values())),
-            used=sum(one.used for one in once.values()),
-            to_go=sum(seconds for seconds in estimates if seconds is not None),
-            unknown=sum(seconds is None for seconds in estimates),
-            made=made,
-        )
-
-    def made(self, experiment: str) -> bool | None:
-        """Says whether an experiment's table and figure have been written."""
-        described, results = self.plan.experiments[experiment], Path(self.plan.profile.results)
-        files = [results / "tables" / f"{experiment}.md"] if described.tabled else []
-        files += [results / "figures" / f"{experiment}.svg"] if described.drawn else []
-        return all(file.is_file() for file in files) if files else None
-
-    def _look(self, run: PlannedRun, scored: bool) -> RunStatus:
-        key = run.directory, scored
-        if key not in self._seen:
-            self._seen[key] = _status(self.plan, run, scored)
-        return self._seen[key]
-
-    @cached_property
-    def _times(self) -> dict[tuple[str, ...], float]:
-        """Mean seconds by part and model, method and task; by part, model and method; by part and model."""
-        found: dict[tuple[str, ...], list[float]] = defaultdict(list)
-        for run in self.plan.runs.values():
-            for part, seconds in _seconds(run).items():
-                for key in _keys(run):
-                    found[part, *key].append(seconds)
-        return {key: fmean(values) for key, values in found.items()}
-
-    def _to_go(self, one: RunStatus) -> float | None:
-        total = 0.0
-        for part, fraction in one.parts.items():
-            known = next(
-                (self._times[part, *key] for key in _keys(one.run) if (part, *key) in self._times), None
-            )
-            if known is None:
-                return None
-            total += fraction * known
-        return max(total - one.elapsed, 0.0)
-
-
-def _keys(run: PlannedRun) -> list[tuple[str, ...]]:
-    return [(run.model, run.method, run.task), (run.model, run.method), (run.model,)]
-
-
-def _seconds(run: PlannedRun) -> dict[str, float]:
-    """Returns what training and scoring took, where they came to a regular end."""
-    found = {}
-    for part, name, section in (
-        (TRAIN, records.NAME, "train_info"),
-        (SCORE, records.EVALUATION, "evaluation"),
-    ):
-        try:
-            info = records.read(Path(run.directory, name), [section])[section]
-        except RecordError:
-            continue
-        if info["status"] == records.DONE and "wall_time_seconds" in info:
-            found[part] = info["wall_time_seconds"]
-    return found
-
-
-def _status(plan: Plan, run: PlannedRun, scored: bool) -> RunStatus:
-    directory = Path(run.directory)
-    found = progress(directory, json.loads(run.identity))
-    if found.status is None:
-        return _unfinished(plan, run, found, scored)
-    evaluation = directory / records.EVALUATION
-    parts, used = {}, found.seconds or 0.0
-    state = found.status
-    if scored:
-        try:
-            score = records.read_evaluation(directory)
-            current = records.fingerprint(json.loads(run.evaluation_identity))
-            if score["run_info"].get("config_hash") != current:
-                raise RecordError(f"{evaluation} is of another configuration")
-            used += score["evaluation"].get("wall_time_seconds", 0.0)
-        except RecordError:
-            parts = {SCORE: 1.0}
-            state = TO_SCORE if state == records.DONE else state
-    return RunStatus(run, state, used, parts, problem=found.problem)
-
-
-def _unfinished(plan: Plan, run: PlannedRun, found: Progress, scored: bool) -> RunStatus:
-    directory = Path(run.directory)
-    parts = {TRAIN: 1 - found.step / found.steps if found.steps else 1.0, **({SCORE: 1.0} if scored else {})}
-    if found.state == RUNNING:
-        return RunStatus(run, RUNNING, 0.0, parts, elapsed=_age(directory / locks.NAME))
-    problem = _last_error(plan, run)
-    state = FAILED if problem and found.state == LEFT else found.state
-    return RunStatus(run, state, 0.0, parts, problem=problem)
-
-
-def _age(path: Path) -> float:
-    try:
-        return max(time.time() - path.stat().st_mtime, 0.0)
-    except FileNotFoundError:  # the run has just ended
-        return 0.0
-
-
-def _last_error(plan: Plan, run: PlannedRun) -> str | None:
-    """Returns the error that the rule `train` left in a run's log."""
-    name = run.directory.removeprefix(f"{plan.runs_folder}/")
-    try:
-        lines = Path(plan.profile.results, "logs", f"{name}.log").read_text(errors="replace").splitlines()
-    except OSError:
-        return None
-    if any(line.startswith("Traceback ") for line in lines):
-        return lines[-1]
-    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-    return errors[-1] if errors else None
 
 
 def chosen(plan: Plan, target: str | None) -> list[str]:
@@ -245,7 +53,7 @@ def chosen(plan: Plan, target: str | None) -> list[str]:
     elif target in plan.experiments:
         wanted = [*plan.experiments[target].compares, target]
     else:
-        raise ConfigError(f"no target '{target}'; there is {', '.join([*TARGETS, *plan.experiments])}")
+        raise ConfigError(unknown("target", target, [*TARGETS, *plan.experiments]))
     wanted = [name for name in wanted if name in plan.experiments]
     return list(dict.fromkeys(name for one in wanted for name in [*plan.searches_of(one), one]))
 

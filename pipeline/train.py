@@ -1,7 +1,7 @@
 """Trains one run and writes its record: `python -m pipeline.train model=minilm method=lora-fa task=sst2 seed=0`.
 
-The run's directory follows from its configuration (pipeline/runs.py). A run that was interrupted goes on from its last
-checkpoint; a run that is done is left alone, one that another process trains is waited for. With `-m` and
+The run's directory follows from its configuration (pipeline/config/paths.py). A run that was interrupted goes on from
+its last checkpoint; a run that is done is left alone, one that another process trains is waited for. With `-m` and
 comma-separated values, trains every combination.
 """
 
@@ -17,12 +17,13 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-import pipeline.runs  # noqa: F401 - registers the resolvers that name a run's directory
-from pipeline import locks, records
-from pipeline.config import CONF, run_directory, validate
+import pipeline.config.paths  # noqa: F401 - registers the resolvers that name a run's directory
+from pipeline import files
+from pipeline.cli import job
+from pipeline.config.compose import CONF, run_directory, validate
+from pipeline.config.schema import RunConfig
 from pipeline.errors import ProcessError
-from pipeline.job import job
-from pipeline.schema import RunConfig
+from pipeline.results import locks, records
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
@@ -43,7 +44,7 @@ def score(run: RunConfig, record: dict[str, Any]) -> float | None:
 
 def train(run: RunConfig, directory: Path, overrides: list[str]) -> dict[str, Any]:
     """Trains a run in its directory, unless it is done, and returns its record."""
-    config_hash = records.fingerprint(run.identity())
+    config_hash = files.fingerprint(run.identity())
     with locks.held(directory):
         record = records.read_if_current(directory / records.NAME, config_hash)
         if record is None:
@@ -53,8 +54,8 @@ def train(run: RunConfig, directory: Path, overrides: list[str]) -> dict[str, An
 
 
 def _train(run: RunConfig, directory: Path, config_hash: str, overrides: list[str]) -> dict[str, Any]:
-    from pipeline import gpus
-    from pipeline.training import CHECKPOINTS
+    from pipeline.training import gpus
+    from pipeline.training.fit import CHECKPOINTS
 
     command = shlex.join(["python", "-m", "pipeline.train", *overrides])
     compute = _compute if run.world_size == 1 else _compute_together
@@ -67,39 +68,40 @@ def _train(run: RunConfig, directory: Path, config_hash: str, overrides: list[st
 
 def _compute(run: RunConfig, directory: Path, config_hash: str, command: str) -> dict[str, Any]:
     """Trains a run in this process and writes its record; of several processes, the first one writes."""
-    from pipeline import memory_use, provenance
-    from pipeline.distributed import group
+    from pipeline.results import provenance
     from pipeline.tracking.live import tracked
-    from pipeline.training import fit
+    from pipeline.training import peak_memory
+    from pipeline.training.distributed import group
+    from pipeline.training.fit import fit
 
-    memory_use.release()
+    peak_memory.release()
     if run.world_size > 1:
         group.join(cpu=run.profile.gpus == 0)
     with tracked(run, directory, "train", config_hash) if group.is_first() else nullcontext() as tracker:
         start = time.monotonic()
-        outcome = fit(run, directory, config_hash, tracker)
-        outcome.info["wall_time_seconds"] = round(time.monotonic() - start, 3)
+        result = fit(run, directory, config_hash, tracker)
+        result.info["wall_time_seconds"] = round(time.monotonic() - start, 3)
         record = {
             "run_info": provenance.run_info(run, config_hash, command),
-            "train_info": outcome.info,
-            "meta_info": provenance.meta_info(outcome.sources),
+            "train_info": result.info,
+            "meta_info": provenance.meta_info(result.sources),
         }
-        alone = outcome.info["status"] == records.OUT_OF_MEMORY  # the other processes do not know
+        alone = result.info["status"] == records.OUT_OF_MEMORY  # the other processes do not know
         if group.is_first() or alone:
-            records.write(directory / records.NAME, record)
+            files.write_json(directory / records.NAME, record)
         if tracker is not None:
             tracker.conclude(record)
     if alone and group.size() > 1:
-        raise ProcessError(outcome.info["problem"])  # which ends the others
+        raise ProcessError(result.info["problem"])  # which ends the others
     return record
 
 
 def _compute_together(run: RunConfig, directory: Path, config_hash: str, command: str) -> dict[str, Any]:
     """Trains a run in several processes."""
-    from pipeline import checkpoints
-    from pipeline.distributed.launch import launch
-    from pipeline.interruption import Interrupted
-    from pipeline.training import CHECKPOINTS
+    from pipeline.training import checkpoints
+    from pipeline.training.distributed.launch import launch
+    from pipeline.training.fit import CHECKPOINTS
+    from pipeline.training.interruption import Interrupted
 
     try:
         return launch(run.world_size, _compute, run, directory, config_hash, command)

@@ -20,11 +20,11 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, Trial, TrialState
 from rich.table import Table
 
-from pipeline import records
-from pipeline.config import compose_run
+from pipeline.config.compose import compose_run
+from pipeline.config.paths import run_dir, run_subdir, spell
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.progress import FAILED, Progress, progress
-from pipeline.runs import run_dir, run_subdir, spell
+from pipeline.results import records
+from pipeline.results.progress import FAILED, Progress, progress
 
 TRAIN = (sys.executable, "-m", "pipeline.worker", "run", "pipeline.train")
 PAUSE = 0.3  # seconds between two looks at the runs' checkpoints

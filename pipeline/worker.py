@@ -25,20 +25,20 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from pipeline.job import INTERRUPTED, quieten
+from pipeline.cli import INTERRUPTED, quieten
 
 SOCKET = "LORAFA_WORKER"
 PRELOAD = (
     "hydra.main",
     "matplotlib.pyplot",
     "pipeline.evaluate",
-    "pipeline.provenance",
+    "pipeline.results.provenance",
     "pipeline.tables.memory",
     "pipeline.tasks.classification",
     "pipeline.tasks.instructions",
     "pipeline.tasks.translation",
     "pipeline.train",
-    "pipeline.training",
+    "pipeline.training.fit",
 )
 STREAMS = (0, 1, 2)
 SEEN: set[int] = set()  # signals that this client has got

@@ -7,8 +7,8 @@ one that was fetched. Runs are told of it by profile.mirror=DIR.
 import argparse
 from pathlib import Path
 
+from pipeline.cli import command_line, job
 from pipeline.errors import AssetError
-from pipeline.job import command_line, job
 
 
 @job
@@ -62,7 +62,8 @@ def _add_verify(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 
 def _build(arguments: argparse.Namespace) -> None:
-    from pipeline.assets.mirror import build, read_config
+    from pipeline.assets.mirror import build
+    from pipeline.config.mirror import read_config
 
     config = read_config(arguments.mirror)
     root = arguments.root or arguments.cache / "mirror" / arguments.mirror

@@ -19,12 +19,12 @@ from typing import Any
 from huggingface_hub import HfApi, snapshot_download
 from tqdm import tqdm
 
-from pipeline import records
 from pipeline.assets import PROVENANCE, UNFINISHED, hub, needs
 from pipeline.assets.needs import CARD, Need
-from pipeline.config import compose_experiments, compose_run
-from pipeline.dag import make_plan
+from pipeline.config.compose import compose_experiments, compose_run
+from pipeline.config.planner import make_plan
 from pipeline.errors import AssetError, ConfigError
+from pipeline.files import write_json
 
 MANIFEST = "manifest.json"
 HUB_NOTES = ".cache"  # what huggingface_hub keeps beside an unfinished download
@@ -140,11 +140,11 @@ def fetch(remote: Remote, mirror: Path) -> bool:
     for name in known.get("files", {}).keys() - kept.keys() - remote.hashes.keys():
         (folder / name).unlink(missing_ok=True)  # of an earlier commit
     about = {"repository": need.repository, "revision": need.revision, "commit": remote.commit}
-    records.write(folder / PROVENANCE, about)
+    write_json(folder / PROVENANCE, about)
     shutil.rmtree(folder / HUB_NOTES, ignore_errors=True)
     files = kept | {name: _facts(folder / name, remote.hashes.get(name)) for name in [*missing, PROVENANCE]}
     everything = _read_manifest(mirror) | {need.name: {**about, "files": dict(sorted(files.items()))}}
-    records.write(mirror / MANIFEST, {"repositories": dict(sorted(everything.items()))})
+    write_json(mirror / MANIFEST, {"repositories": dict(sorted(everything.items()))})
     (folder / UNFINISHED).unlink()
     return True
 

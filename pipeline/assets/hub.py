@@ -28,9 +28,9 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import filter_repo_objects
 from huggingface_hub.utils.sha import git_hash
 
-from pipeline import records
 from pipeline.assets.needs import CARD, WEIGHTS, Need
 from pipeline.errors import AssetError, PipelineError, RecordError
+from pipeline.files import read_json, sha256, write_json
 
 Result = TypeVar("Result")
 
@@ -117,7 +117,7 @@ def check_file(name: str, file: Path, expected: str) -> None:
     Raises:
         DamagedError: It is another. The file is deleted, so that the next attempt downloads it anew.
     """
-    found = records.sha256(file) if len(expected) == SHA256_DIGITS else git_hash(file.read_bytes())
+    found = sha256(file) if len(expected) == SHA256_DIGITS else git_hash(file.read_bytes())
     if found != expected:
         file.unlink()
         raise DamagedError(
@@ -132,7 +132,7 @@ def _check(folder: Path, files: list[str], note: Path) -> None:
         DamagedError: A file differs.
     """
     try:
-        known = records.read(note, [])
+        known = read_json(note)
     except RecordError:
         known = {}
     facts = {}
@@ -145,7 +145,7 @@ def _check(folder: Path, files: list[str], note: Path) -> None:
         if known.get(name) != facts[name]:
             check_file(name, blob, blob.name)
     if not facts.items() <= known.items():
-        records.write(note, known | facts)
+        write_json(note, known | facts)
 
 
 @contextmanager

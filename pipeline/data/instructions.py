@@ -18,9 +18,9 @@ from transformers import DataCollatorForSeq2Seq
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from pipeline.assets import Source
+from pipeline.config.schema import Instructions
 from pipeline.data import natural_instructions, plain, repository
 from pipeline.errors import AssetError, ConfigError
-from pipeline.schema import Instructions
 
 # https://github.com/tatsu-lab/stanford_alpaca#data-release
 WITH_INPUT = (

@@ -17,11 +17,11 @@ from typing import Any
 from snakemake_interface_logger_plugins.common import LogEvent
 
 from pipeline import worker
-from pipeline.dag import Plan
+from pipeline.config.plan import Plan
 from pipeline.display.results import made
 from pipeline.display.tally import Tally
 from pipeline.display.terminal import Plain, Terminal, is_terminal, spelled
-from pipeline.progress import progress
+from pipeline.results.progress import progress
 from pipeline.status import summary
 
 Job = tuple[str, dict[str, str]]  # the name of its rule, and its wildcards

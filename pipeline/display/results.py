@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.dag import Plan
+from pipeline.config.plan import Plan
 
 
 def made(plan: Plan, started: float) -> list[str]:

@@ -7,10 +7,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from pipeline import records
-from pipeline.dag import Plan, PlannedRun
+from pipeline.config.metrics import METRICS
+from pipeline.config.plan import Plan, PlannedRun
 from pipeline.errors import RecordError
-from pipeline.schema import SMALLER_IS_BETTER
+from pipeline.results import records
 
 PARTS = {"train": (records.NAME, "train_info"), "evaluate": (records.EVALUATION, "evaluation")}  # by rule
 OTHERS = {
@@ -198,9 +198,8 @@ def outcome(info: dict[str, Any]) -> str:
     best, metric = info.get("best"), info.get("metric", "")
     if not best:
         return seconds
-    from pipeline.tables.trained import points  # brings pandas, which a start without work can do without
-
-    return f"{_words(metric)} {points(metric, best['score']):.{2 if metric in SMALLER_IS_BETTER else 1}f}, {seconds}"
+    known = METRICS[metric]
+    return f"{_words(metric)} {known.points(best['score']):.{known.digits}f}, {seconds}"
 
 
 def _words(metric: str) -> str:

@@ -4,6 +4,7 @@ import argparse
 import io
 from collections.abc import Callable
 from pathlib import Path
+from pkgutil import resolve_name
 
 import matplotlib
 
@@ -13,51 +14,37 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from pipeline import records
-from pipeline.dag import Plan, parse_plan
-from pipeline.errors import ConfigError
-from pipeline.figures import convergence, memory, pareto, sensitivity
-from pipeline.job import job
-from pipeline.tables.memory import read_breakdown, read_estimates, read_throughput
+from pipeline.cli import job
+from pipeline.config.experiment import KINDS
+from pipeline.config.plan import Plan
+from pipeline.config.planner import parse_plan
+from pipeline.errors import ConfigError, unknown
+from pipeline.files import write_bytes, write_text
 
 STYLE = Path(__file__).with_name("figures.mplstyle")
 PICTURES = ("svg", "pdf", "png")
 FORMATS = (*PICTURES, "csv")
-DRAWERS: dict[str, Callable[[Plan, str], Figure]] = {
-    "memory": memory.draw_lines,
-    "breakdown": memory.draw_breakdown,
-    "throughput": memory.draw_throughput,
-    "heatmap": sensitivity.draw,
-    "convergence": convergence.draw,
-    "pareto": pareto.draw,
-}
-NUMBERS: dict[str, Callable[[Plan, str], pd.DataFrame]] = {
-    "memory": read_estimates,
-    "breakdown": lambda plan, name: read_breakdown(plan, name).rename_axis("component"),
-    "throughput": read_throughput,
-    "heatmap": sensitivity.numbers,
-    "convergence": convergence.numbers,
-    "pareto": pareto.numbers,
-}
 
 
 def draw(plan: Plan, name: str, folder: Path) -> list[Path]:
     """Draws an experiment and writes it in every format, with its numbers as CSV beside it."""
-    kind = plan.experiments[name].kind
+    kind = KINDS[plan.experiments[name].kind]
+    drawer: Callable[[Plan, str], Figure] = resolve_name(f"pipeline.figures.{kind.figure}")
+    numbers: Callable[[Plan, str], pd.DataFrame] = resolve_name(f"pipeline.{kind.numbers}")
     with plt.style.context(str(STYLE)):
-        figure = DRAWERS[kind](plan, name)
-        files = []
+        figure = drawer(plan, name)
+        paths = []
         for ending in PICTURES:
             buffer = io.BytesIO()
             date = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[ending]
             figure.savefig(buffer, format=ending, metadata=date, bbox_inches="tight")
-            files.append(folder / f"{name}.{ending}")
-            records.write_bytes(files[-1], buffer.getvalue())
+            paths.append(folder / f"{name}.{ending}")
+            write_bytes(paths[-1], buffer.getvalue())
         plt.close(figure)
-    numbers = NUMBERS[kind](plan, name)
-    files.append(folder / f"{name}.csv")
-    records.write_text(files[-1], numbers.to_csv(index=kind == "breakdown"))
-    return files
+    frame = numbers(plan, name)
+    paths.append(folder / f"{name}.csv")
+    write_text(paths[-1], frame.to_csv(index=frame.index.name is not None))
+    return paths
 
 
 @job
@@ -67,7 +54,7 @@ def main() -> None:
     parser.add_argument("figure", help="a file of conf/experiment, without .yaml")
     plan, arguments = parse_plan(parser)
     if arguments.figure not in plan.figures():
-        raise ConfigError(f"no figure '{arguments.figure}'; there is {', '.join(plan.figures())}")
+        raise ConfigError(unknown("figure", arguments.figure, plan.figures()))
     for file in draw(plan, arguments.figure, Path(plan.profile.results, "figures")):
         print(file)
 

@@ -5,7 +5,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipeline.dag import Plan
+from pipeline.config.metrics import METRICS
+from pipeline.config.plan import Plan
 from pipeline.tables import outcomes, trained
 
 WINDOW = 5  # training losses are of single batches; as many as this are averaged
@@ -31,7 +32,7 @@ def numbers(plan: Plan, name: str) -> pd.DataFrame:
         curves = {
             "loss": [(entry["step"], entry["loss"]) for entry in info["losses"]],
             "score": [
-                (entry["step"], trained.points(run.metric, entry["score"])) for entry in info["evaluations"]
+                (entry["step"], METRICS[run.metric].points(entry["score"])) for entry in info["evaluations"]
             ],
         }
         about = {key: getattr(run, key) for key in ("model", "task", "metric", "method", "seed")}
@@ -54,7 +55,7 @@ def draw(plan: Plan, name: str) -> Figure:
         for axes, x in zip(line, SCALES, strict=True):
             _panel(axes, plan, chosen, quantity, x)
             axes.set_xlabel(SCALES[x])
-        metric = trained.METRICS[chosen.metric.iloc[0]] if quantity == "score" else QUANTITIES[quantity]
+        metric = METRICS[chosen.metric.iloc[0]].label if quantity == "score" else QUANTITIES[quantity]
         line[0].set_ylabel(metric)
         line[0].set_title(f"{plan.tasks[task]['label']}: {QUANTITIES[quantity].lower()}")
     handles, labels = panels[0][0].get_legend_handles_labels()

@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
-from pipeline.dag import Plan
+from pipeline.config.plan import Plan
 from pipeline.tables.memory import GIB, METHODS, read_breakdown, read_estimates, read_throughput
 
 MARKERS = "os^Dv<>P"

@@ -10,9 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from pipeline import records
-from pipeline.dag import Plan
-from pipeline.runs import spell
+from pipeline.config.metrics import METRICS
+from pipeline.config.paths import spell
+from pipeline.config.plan import Plan
+from pipeline.results import records
 from pipeline.tables import trained
 
 MIB = 2**20
@@ -45,7 +46,7 @@ def numbers(plan: Plan, name: str) -> pd.DataFrame:
 
 def on_front(settings: pd.DataFrame) -> pd.Series:
     """Says which of a task's settings are not beaten: columns `memory_mib`, `score` and `metric`."""
-    sign = 1 if trained.greater_is_better(settings.metric.iloc[0]) else -1
+    sign = METRICS[settings.metric.iloc[0]].sign
     order = settings.assign(score=sign * settings.score)
     order = order.sort_values(["memory_mib", "score"], ascending=[True, False])
     before = order.score.cummax().shift(fill_value=-math.inf)
@@ -64,7 +65,7 @@ def draw(plan: Plan, name: str) -> Figure:
         _panel(axes, plan, points, methods)
         label = plan.tasks[str(task)]["label"] if task in plan.tasks else str(task)
         axes.set_title(label)
-        axes.set_ylabel(trained.METRICS[points.metric.iloc[0]])
+        axes.set_ylabel(METRICS[points.metric.iloc[0]].label)
         axes.set_xlabel("Memory of a step, MiB")
     for axes in list(grid.flat)[len(panels) :]:
         axes.set_visible(False)

@@ -6,9 +6,10 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from pipeline import records
-from pipeline.dag import Plan
-from pipeline.runs import spell
+from pipeline.config.metrics import METRICS
+from pipeline.config.paths import spell
+from pipeline.config.plan import Plan
+from pipeline.results import records
 from pipeline.tables import outcomes, trained
 
 COLOURS = "cividis"  # even in lightness, and the same for colour-blind readers
@@ -49,10 +50,10 @@ def draw(plan: Plan, name: str) -> Figure:
         axes.set_xlabel("Learning rate η")
     panels[0][0].set_ylabel("Rank r")
     image = plt.cm.ScalarMappable(scale, COLOURS)
-    label = trained.METRICS[cells.metric.iloc[0]]
+    label = METRICS[cells.metric.iloc[0]].label
     majority = results.baselines.iloc[0].get("majority")
     if majority is not None:
-        label += f" (majority class: {trained.points(cells.metric.iloc[0], majority):.1f})"
+        label += f" (majority class: {METRICS[cells.metric.iloc[0]].points(majority):.1f})"
     figure.colorbar(image, ax=list(panels[0]), label=label)
     figure.suptitle(outcomes.title(plan, name, results), x=0.01, ha="left", fontsize=10, fontweight="bold")
     return figure

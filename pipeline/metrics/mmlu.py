@@ -21,7 +21,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from pipeline import records
+from pipeline import files
 from pipeline.assets import Source
 from pipeline.assets.needs import subjects
 from pipeline.data import repository
@@ -147,11 +147,11 @@ def cached(
         "form": form,
         "packages": {name: version(name) for name in ("lm_eval", "torch", "transformers")},
     }
-    file = folder / f"{records.fingerprint(key)}.parquet"
+    file = folder / f"{files.fingerprint(key)}.parquet"
     if file.is_file():
         return Mmlu(pd.read_parquet(file))
     result = compute()
-    records.write_bytes(file, result.by_question.to_parquet())
+    files.write_bytes(file, result.by_question.to_parquet())
     return result
 
 

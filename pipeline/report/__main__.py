@@ -6,9 +6,8 @@ templates of Snakemake's report read. What is missing is "not made". `make repor
 
 from pathlib import Path
 
-from pipeline import records
-from pipeline.dag import parse_plan
-from pipeline.job import command_line, job
+from pipeline.cli import command_line, job
+from pipeline.config.planner import parse_plan
 from pipeline.report import overview, runs
 from pipeline.tables import render
 
@@ -22,7 +21,7 @@ def main() -> None:
     facts = overview.facts(plan, finished)
     files = [*render.write(overview.table(facts), folder), *render.write(runs.table(finished), folder)]
     files.append(folder / "report.json")
-    records.write(files[-1], facts)
+    files.write_json(files[-1], facts)
     for file in files:
         print(file)
 

@@ -10,10 +10,9 @@ from pathlib import Path
 import pandas as pd
 from scipy.stats import spearmanr
 
-from pipeline.dag import Plan
-from pipeline.runs import spell
-from pipeline.statistics import AVERAGE
-from pipeline.statistics import Verdict as Comparison
+from pipeline.comparison.verdict import AVERAGE, Verdict
+from pipeline.config.paths import spell
+from pipeline.config.plan import Plan
 from pipeline.tables.memory import GIB, METHODS
 from pipeline.tables.sensitivity import LABELS, TOLERANCE
 
@@ -22,7 +21,7 @@ OPTIMIZATIONS = {"flash-attention": "FlashAttention", "qlora": "QLoRA", "zero-3"
 SIGNIFICANT = 0.05
 
 
-class Verdict(StrEnum):
+class Judgement(StrEnum):
     """What our results say about a claim."""
 
     CONFIRMED = "confirmed"
@@ -35,7 +34,7 @@ class Verdict(StrEnum):
 class Finding:
     """A verdict, and the numbers that it follows from."""
 
-    verdict: Verdict
+    verdict: Judgement
     text: str
 
 
@@ -67,11 +66,11 @@ def as_good(plan: Plan, table: str, reference: str) -> Finding:
     return Finding(_combined(set(judged.verdict)), f"LoRA-FA − {label}, {'; '.join(parts)}")
 
 
-def _combined(verdicts: set[str]) -> Verdict:
-    if Comparison.INFERIOR in verdicts:
-        return Verdict.NOT_CONFIRMED
-    passed = verdicts <= {Comparison.BETTER, Comparison.NOT_INFERIOR}
-    return Verdict.CONFIRMED if passed else Verdict.INCONCLUSIVE
+def _combined(verdicts: set[str]) -> Judgement:
+    if Verdict.INFERIOR in verdicts:
+        return Judgement.NOT_CONFIRMED
+    passed = verdicts <= {Verdict.BETTER, Verdict.NOT_INFERIOR}
+    return Judgement.CONFIRMED if passed else Judgement.INCONCLUSIVE
 
 
 def saves(plan: Plan, table: str, reference: str, claimed: float) -> Finding:
@@ -182,14 +181,14 @@ def lower_rates(plan: Plan, name: str, folder: str, axis: str) -> Finding:
     best = cells.loc[cells.groupby(axis)["mean"].idxmax()].sort_values(axis)
     first, last = best.iloc[0], best.iloc[-1]
     if best.lr.nunique() < 2:
-        return Finding(Verdict.NOT_CONFIRMED, f"the best η is {spell(float(first.lr))} for every {axis}")
+        return Finding(Judgement.NOT_CONFIRMED, f"the best η is {spell(float(first.lr))} for every {axis}")
     correlation, p_value = spearmanr(best[axis], best.lr)
-    falls = Verdict.CONFIRMED if p_value < SIGNIFICANT else Verdict.INCONCLUSIVE
+    falls = Judgement.CONFIRMED if p_value < SIGNIFICANT else Judgement.INCONCLUSIVE
     text = (
         f"best η {spell(float(first.lr))} at {axis} {first[axis]:g}, {spell(float(last.lr))} at {last[axis]:g}; "
         f"ρ = {_signed(correlation, 2)}, p = {p_value:.3f} over {len(best)} values"
     )
-    return Finding(falls if correlation < 0 else Verdict.NOT_CONFIRMED, text)
+    return Finding(falls if correlation < 0 else Judgement.NOT_CONFIRMED, text)
 
 
 def robust(plan: Plan, table: str, axis: str) -> Finding:
@@ -199,7 +198,7 @@ def robust(plan: Plan, table: str, axis: str) -> Finding:
     failed = sorted(set(means[axis]) - set(best.index))
     if failed:
         names = ", ".join(LABELS.get(value, value) for value in failed)
-        return Finding(Verdict.NOT_CONFIRMED, f"no learning rate works with {names}")
+        return Finding(Judgement.NOT_CONFIRMED, f"no learning rate works with {names}")
     parts = [f"{LABELS.get(str(value), value)} {score:.1f}" for value, score in best.items()]
     spread = best.max() - best.min()
     text = (
@@ -251,5 +250,5 @@ def _signed(number: float, digits: int = 1) -> str:
     return f"{number:+.{digits}f}".replace("-", "−")
 
 
-def _if(holds: bool) -> Verdict:
-    return Verdict.CONFIRMED if holds else Verdict.NOT_CONFIRMED
+def _if(holds: bool) -> Judgement:
+    return Judgement.CONFIRMED if holds else Judgement.NOT_CONFIRMED

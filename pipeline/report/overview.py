@@ -6,20 +6,13 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.dag import Plan
+from pipeline.config.experiment import KINDS
+from pipeline.config.plan import Plan
 from pipeline.report import judges
-from pipeline.report.judges import Finding, NotMadeError, Verdict
+from pipeline.report.judges import Finding, Judgement, NotMadeError
 from pipeline.report.paper import CLAIMS, Claim
 from pipeline.tables.memory import GIB
 from pipeline.tables.table import Cell, Row, Table
-
-BASES = {
-    "memory": "estimated at full scale",
-    "breakdown": "estimated at full scale",
-    "complexity": "counted",
-    "parameters": "counted",
-    "throughput": "modelled",
-}
 
 
 def facts(plan: Plan, runs: pd.DataFrame) -> dict[str, Any]:
@@ -62,7 +55,7 @@ def table(facts: dict[str, Any]) -> Table:
     rows, stand_ins = [], "; ".join(facts["stand_ins"])
     for claim in facts["claims"]:
         evidence = ", ".join(link["title"] for link in claim["links"])
-        verdict = Cell(claim["verdict"], bold=claim["verdict"] == Verdict.CONFIRMED)
+        verdict = Cell(claim["verdict"], bold=claim["verdict"] == Judgement.CONFIRMED)
         texts = [claim["text"], claim["section"], claim["found"], claim["basis"], evidence]
         rows.append(Row([verdict, *map(Cell, texts)], rule=True))
     return Table(
@@ -73,7 +66,7 @@ def table(facts: dict[str, Any]) -> Table:
             f"The paper's claims and the verdict of profile {facts['profile']}, computed from its tables and figures. "
             f"As accurate means: not inferior at a margin of {facts['margin']:g} points (docs/statistics.md)."
         ),
-        columns=["Verdict", "The paper says", "Section", "Found", "How", "Shown in"],
+        columns=["Judgement", "The paper says", "Section", "Found", "How", "Shown in"],
         rows=rows,
         data=[{**claim, "links": [link["path"] for link in claim["links"]]} for claim in facts["claims"]],
         text_columns=6,
@@ -84,7 +77,7 @@ def _claim(plan: Plan, claim: Claim, stand_ins: bool) -> dict[str, Any]:
     try:
         finding = claim.judge(plan)
     except NotMadeError as error:
-        finding = Finding(Verdict.NOT_MADE, str(error))
+        finding = Finding(Judgement.NOT_MADE, str(error))
     experiment = plan.experiments.get(claim.evidence[0])
     trained = "trained on stand-ins" if stand_ins else "trained"
     return {
@@ -92,7 +85,7 @@ def _claim(plan: Plan, claim: Claim, stand_ins: bool) -> dict[str, Any]:
         "section": claim.section,
         "answers": claim.answers,
         "topic": claim.topic,
-        "basis": BASES.get(experiment.kind, trained) if experiment else "",
+        "basis": KINDS[experiment.kind].basis or trained if experiment else "",
         "verdict": str(finding.verdict),
         "found": finding.text,
         "links": [link for name in claim.evidence for link in _links(plan, name)],

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from pipeline.dag import Plan
+from pipeline.config.plan import Plan
 from pipeline.report import judges
 from pipeline.report.judges import Finding
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline import records
-from pipeline.dag import Plan
+from pipeline.config.metrics import METRICS
+from pipeline.config.paths import spell
+from pipeline.config.plan import Plan
 from pipeline.errors import RecordError
-from pipeline.runs import spell
+from pipeline.results import records
 from pipeline.tables.table import Cell, Row, Table
-from pipeline.tables.trained import points
 
 COLUMNS = ["model", "method", "task", "rank", "lr", "seed", "status", "metric", "best", "seconds"]
 WORDS = {records.OUT_OF_MEMORY: "out of memory"}
@@ -39,7 +39,7 @@ def _row(path: Path) -> dict[str, Any]:
     config = run["config"]
     try:
         sources = [meta[kind] for kind in ("model", "data")]
-        best = info["best"] and points(info["metric"], info["best"]["score"])
+        best = info["best"] and METRICS[info["metric"]].points(info["best"]["score"])
         return {
             **{kind: config[kind]["name"] for kind in ("model", "method", "task")},
             **{key: config[key] for key in ("rank", "lr", "seed")},

@@ -53,7 +53,7 @@ def asked(what, part):
     def ask(wildcards, attempt):
         if workflow.local_exec or not workflow.is_main_process:
             return None
-        from pipeline.plan.requests import requested
+        from pipeline.costs.requests import requested
 
         run = PLAN.run(wildcards.run)
         try:

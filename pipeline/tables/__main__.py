@@ -3,39 +3,23 @@
 import argparse
 from collections.abc import Callable
 from pathlib import Path
+from pkgutil import resolve_name
 
-from pipeline.dag import Plan, parse_plan
-from pipeline.errors import ConfigError
-from pipeline.job import job
-from pipeline.tables import (
-    comparison,
-    glue,
-    memory,
-    mmlu,
-    natural_instructions,
-    render,
-    search,
-    sensitivity,
-    translation,
-    verdicts,
-)
+from pipeline.cli import job
+from pipeline.config.experiment import KINDS
+from pipeline.config.plan import Plan
+from pipeline.config.planner import parse_plan
+from pipeline.errors import ConfigError, unknown
+from pipeline.tables import render
 from pipeline.tables.table import Table
 
-BUILDERS: dict[str, Callable[[Plan, str], Table]] = {
-    "glue": glue.build,
-    "translation": translation.build,
-    "mmlu": mmlu.build,
-    "natural-instructions": natural_instructions.build,
-    "search": search.build,
-    "sensitivity": sensitivity.build,
-    "comparison": comparison.build,
-    "verdicts": verdicts.build,
-    "memory": memory.build,
-    "breakdown": memory.build_breakdown,
-    "complexity": memory.build_complexity,
-    "parameters": memory.build_parameters,
-    "throughput": memory.build_throughput,
-}
+
+def build(plan: Plan, name: str) -> Table:
+    """Builds an experiment's table."""
+    function: Callable[[Plan, str], Table] = resolve_name(
+        f"pipeline.tables.{KINDS[plan.experiments[name].kind].table}"
+    )
+    return function(plan, name)
 
 
 @job
@@ -44,10 +28,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m pipeline.tables", description=__doc__)
     parser.add_argument("table", help="a file of conf/experiment, without .yaml")
     plan, arguments = parse_plan(parser)
-    if arguments.table not in plan.experiments:
-        raise ConfigError(f"no table '{arguments.table}'; there is {', '.join(plan.experiments)}")
-    table = BUILDERS[plan.experiments[arguments.table].kind](plan, arguments.table)
-    for file in render.write(table, Path(plan.profile.results, "tables")):
+    if arguments.table not in plan.tables():
+        raise ConfigError(unknown("table", arguments.table, plan.tables()))
+    for file in render.write(build(plan, arguments.table), Path(plan.profile.results, "tables")):
         print(file)
 
 

@@ -2,9 +2,9 @@
 
 import pandas as pd
 
-from pipeline.dag import Plan
-from pipeline.runs import spell
-from pipeline.schema import FRACTIONS
+from pipeline.config.metrics import METRICS
+from pipeline.config.paths import spell
+from pipeline.config.plan import Plan
 from pipeline.tables import outcomes, trained
 from pipeline.tables.table import Cell, Row, Table
 
@@ -24,12 +24,9 @@ def build(plan: Plan, name: str) -> Table:
     chosen = best_rates(results, keys(plan, name))
     grouped = chosen.groupby(["model", *keys(plan, name)], sort=False)
     best = chosen.groupby(["model", *keys(plan, name), "task"]).score.mean().groupby("task")
-    metrics = results.groupby("task").metric.first()
-    tops = {
-        task: values.max() if trained.greater_is_better(metrics[task]) else values.min()
-        for task, values in best
-    }
-    averaged = len(experiment.tasks) > 1 and metrics.isin(FRACTIONS).all()
+    metrics = {task: METRICS[metric] for task, metric in results.groupby("task").metric.first().items()}
+    tops = {task: metrics[task].best(values) for task, values in best}
+    averaged = len(experiment.tasks) > 1 and all(metric.unit == 100 for metric in metrics.values())
     rows = []
     for (model, *values), runs in grouped:
         label = values[-1] if len(experiment.models) == 1 else f"{plan.models[model]['short']}, {values[-1]}"
@@ -39,8 +36,7 @@ def build(plan: Plan, name: str) -> Table:
         cells.append(Cell(f"{memory:.1f}" if memory == memory else "–"))
         for task in experiment.tasks:
             at = runs[runs.task == task]
-            digits = 1 if metrics[task] != "loss" else 3
-            cells.append(outcomes.mean_cell(at.score, at.status, tops[task], digits))
+            cells.append(outcomes.mean_cell(at.score, at.status, tops[task], metrics[task].digits))
             cells.append(Cell(spell(float(at.lr.iloc[0]))))
         if averaged:
             means = runs.groupby("seed").score.agg(lambda scores: scores.mean(skipna=False))
@@ -80,8 +76,7 @@ def best_rates(results: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     kept = []
     for _, runs in results.groupby(["model", *by, "task"], sort=False):
         # A seed without a score counts as the worst, or a rate could win by its failures.
-        sign = 1 if trained.greater_is_better(runs.metric.iloc[0]) else -1
-        means = (sign * runs.score).fillna(-float("inf")).groupby(runs.lr).mean()
+        means = (METRICS[runs.metric.iloc[0]].sign * runs.score).fillna(-float("inf")).groupby(runs.lr).mean()
         kept.append(runs[runs.lr == means.idxmax()])
     return pd.concat(kept)
 

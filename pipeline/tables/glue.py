@@ -5,8 +5,8 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline import records
-from pipeline.dag import Plan
+from pipeline.config.plan import Plan
+from pipeline.results import records
 from pipeline.tables import outcomes, sanity, verdicts
 from pipeline.tables.outcomes import count
 from pipeline.tables.table import Cell, Row, Table

@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from lorafa.memory.paper import A100_80GB, published
-from pipeline.dag import Plan
+from pipeline.config.plan import Plan
 from pipeline.errors import RecordError
+from pipeline.fullscale.recipes import A100_80GB, published
 from pipeline.tables.table import Cell, Row, Table
 
 ROOT = Path(__file__).parents[2]
@@ -46,7 +46,7 @@ ESTIMATED = (
 )
 MODELLED = (
     "Modelled, not measured: the step's matrix products at 60 % of an A100's 312 TFLOP/s, and the memory traffic of "
-    "all other operators at 80 % of its 2.04 TB/s (lorafa.memory.throughput)."
+    "all other operators at 80 % of its 2.04 TB/s (pipeline.fullscale.throughput)."
 )
 
 
@@ -120,7 +120,7 @@ def build_complexity(plan: Plan, name: str) -> Table:
         caption=experiment.caption,
         columns=["Method", "", "# TPs", *(quantity.capitalize() for quantity in quantities[1:])],
         rows=rows,
-        notes=["# TPs in parameters, the rest in bytes. Counted: `lorafa.memory.table1`, on a CPU."],
+        notes=["# TPs in parameters, the rest in bytes. Counted: `pipeline.fullscale.table1`, on a CPU."],
         data=entries.to_dict("records"),
         text_columns=2,
     )
@@ -227,7 +227,7 @@ def read_breakdown(plan: Plan, name: str) -> pd.DataFrame:
             / GIB,
             "allocator's cache": line["cache_bytes"] / GIB,
         }
-    return pd.DataFrame(sources)
+    return pd.DataFrame(sources).rename_axis("component")
 
 
 def _grouped(published: pd.Series) -> dict[str, float]:

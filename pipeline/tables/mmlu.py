@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from pipeline.dag import Plan
+from pipeline.config.plan import Plan
 from pipeline.tables import outcomes, sanity, verdicts
 from pipeline.tables.table import Cell, Row, Table
 

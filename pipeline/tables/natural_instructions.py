@@ -2,8 +2,8 @@
 
 import pandas as pd
 
-from pipeline.dag import Plan
-from pipeline.runs import spell
+from pipeline.config.paths import spell
+from pipeline.config.plan import Plan
 from pipeline.tables import outcomes
 from pipeline.tables.table import Cell, Row, Table
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline import records
-from pipeline.dag import Plan, PlannedRun
+from pipeline.config.plan import Plan, PlannedRun
+from pipeline.results import records
 from pipeline.tables.table import Cell
 
 ROOT = Path(__file__).parents[2]

@@ -7,7 +7,6 @@ from pathlib import Path
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from pipeline import records
 from pipeline.tables.table import Cell, Table
 
 _LATEX = str.maketrans(
@@ -59,7 +58,7 @@ def write(table: Table, folder: Path) -> list[Path]:
     files = []
     for ending, render in formats.items():
         file = folder / f"{table.name}.{ending}"
-        records.write_text(file, render(table))
+        files.write_text(file, render(table))
         files.append(file)
     return files
 

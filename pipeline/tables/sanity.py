@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from pipeline.dag import Plan
-from pipeline.schema import Bar
+from pipeline.config.experiment import Bar
+from pipeline.config.plan import Plan
 from pipeline.tables.table import Row
 
 UNTUNED = "untuned"

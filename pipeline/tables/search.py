@@ -1,8 +1,8 @@
 """The ranking of a search: score against learning rate, for each model and method."""
 
-from pipeline.dag import Plan
-from pipeline.runs import spell
-from pipeline.schema import FRACTIONS, SMALLER_IS_BETTER
+from pipeline.config.metrics import METRICS
+from pipeline.config.paths import spell
+from pipeline.config.plan import Plan
 from pipeline.select import select
 from pipeline.tables import outcomes
 from pipeline.tables.table import Cell, Row, Table
@@ -16,10 +16,8 @@ def build(plan: Plan, name: str) -> Table:
     """
     experiment = plan.experiments[name]
     results = outcomes.read(plan, name)
-    metric = results.metric.iloc[0]
-    factor = 100 if metric in FRACTIONS else 1
-    digits = 2 if metric in SMALLER_IS_BETTER else 1
-    results["score"] = [factor * best["score"] if best else None for best in results.best]
+    metric = METRICS[results.metric.iloc[0]]
+    results["score"] = [metric.points(best["score"]) if best else None for best in results.best]
     winners = select(plan, name)["winners"]
     rates = sorted(results.lr.dropna().unique())
     rows = []
@@ -27,7 +25,7 @@ def build(plan: Plan, name: str) -> Table:
         cells = [Cell(f"{plan.models[str(model)]['short']} ({plan.methods[str(method)]['label']})")]
         for rate in rates:
             at = runs[runs.lr == rate]
-            cell = outcomes.mean_cell(at.score, at.status, digits=digits)
+            cell = outcomes.mean_cell(at.score, at.status, digits=metric.digits)
             won = rate == winners[str(model)][str(method)]["lr"]
             cells.append(Cell(cell.text, cell.subscript, bold=won))
         rows.append(Row(cells))

@@ -2,9 +2,10 @@
 
 import pandas as pd
 
-from pipeline import records
-from pipeline.dag import Plan
-from pipeline.runs import spell
+from pipeline.config.metrics import METRICS
+from pipeline.config.paths import spell
+from pipeline.config.plan import Plan
+from pipeline.results import records
 from pipeline.tables import outcomes, trained
 from pipeline.tables.table import Cell, Row, Table
 
@@ -52,7 +53,7 @@ def build(plan: Plan, name: str) -> Table:
         columns=[
             LABELS.get(axis, axis),
             "Range of η",
-            trained.METRICS[results.metric.iloc[0]],
+            METRICS[results.metric.iloc[0]].label,
             "at η",
             "Diverged",
         ],
@@ -83,7 +84,7 @@ def by_rate(results: pd.DataFrame, axis: str) -> pd.DataFrame:
         Columns `<axis>`, `lr`, `mean`, `std`, `seeds` (those with a score), `diverged` (number of seeds) and `works`.
     """
     baselines = results.baselines.map(lambda scores: scores.get("majority"))
-    majority = trained.points(results.metric.iloc[0], baselines.iloc[0]) if baselines.notna().all() else None
+    majority = METRICS[results.metric.iloc[0]].points(baselines.iloc[0]) if baselines.notna().all() else None
     means = (
         results.assign(diverged=results.status == records.DIVERGED)
         .groupby([axis, "lr"], sort=False)

@@ -5,25 +5,17 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline import records
-from pipeline.dag import Plan
-from pipeline.schema import FRACTIONS, SMALLER_IS_BETTER
+from pipeline.config.metrics import METRICS
+from pipeline.config.plan import Plan
+from pipeline.results import records
 from pipeline.tables import outcomes
-
-METRICS = {
-    "accuracy": "Accuracy, %",
-    "matthews_correlation": "Matthews corr., %",
-    "pearson": "Pearson corr., %",
-    "bleu": "BLEU",
-    "loss": "Validation loss",
-}
 
 
 def read(plan: Plan, name: str) -> pd.DataFrame:
     """Reads an experiment's runs, one row each, as `outcomes.read` does.
 
     Returns:
-        Its columns, `rank` and `lr` as numbers, with `score` (the best validation score, as `points` has it; missing
+        Its columns, `rank` and `lr` as numbers, with `score` (the best validation score, in the metric's unit; missing
         where a run did not finish), `memory` (bytes that its training step keeps) and `info` (its `train_info`).
 
     Raises:
@@ -51,14 +43,4 @@ def score(info: dict[str, Any]) -> float | None:
     """Returns a finished run's best validation score, or None."""
     if info["status"] != records.DONE or not info["best"]:
         return None
-    return points(info["metric"], info["best"]["score"])
-
-
-def points(metric: str, value: float) -> float:
-    """Returns a score in the unit that tables and figures have: percent, BLEU or nats."""
-    return 100 * value if metric in FRACTIONS else value
-
-
-def greater_is_better(metric: str) -> bool:
-    """Says whether a larger value of a metric is the better one."""
-    return metric not in SMALLER_IS_BETTER
+    return METRICS[info["metric"]].points(info["best"]["score"])

@@ -2,11 +2,12 @@
 
 import pandas as pd
 
-from pipeline.dag import Plan
+from pipeline.config.metrics import METRICS
+from pipeline.config.plan import Plan
 from pipeline.tables import outcomes, sanity, verdicts
 from pipeline.tables.table import Cell, Row, Table
 
-METRICS = {"bleu": "BLEU", "rouge_l": "ROUGE-L"}
+SHOWN = ("bleu", "rouge_l")
 
 
 def build(plan: Plan, name: str) -> Table:
@@ -19,7 +20,7 @@ def build(plan: Plan, name: str) -> Table:
     results = outcomes.read(plan, name)
     published = outcomes.published(plan, name)
     found = [key for scores in results.scores for key in scores]
-    metrics = {key: _heading(key) for key in dict.fromkeys([*METRICS, *found])}
+    metrics = {key: _heading(key) for key in dict.fromkeys([*SHOWN, *found])}
     for metric in metrics:
         results[metric] = [scores.get(metric) for scores in results.scores]
     findings = sanity.judge(plan, name, results)
@@ -57,9 +58,9 @@ def build(plan: Plan, name: str) -> Table:
 
 
 def _heading(key: str) -> str:
-    for metric, heading in METRICS.items():
+    for metric in SHOWN:
         if key.endswith(metric):
-            split = key.removesuffix(metric).strip("_")
+            heading, split = METRICS[metric].label, key.removesuffix(metric).strip("_")
             return f"{heading}, {split.removeprefix('test_')}" if split else heading
     return key
 

@@ -7,9 +7,11 @@ from pathlib import Path
 import pandas as pd
 from scipy.stats import norm
 
-from pipeline import records, statistics
-from pipeline.dag import Plan
-from pipeline.statistics import Comparison, Outcomes, Report, TaskRuns
+from pipeline.comparison.outcomes import METRICS, Outcomes, accuracy, bleu
+from pipeline.comparison.paired import TaskRuns, compare
+from pipeline.comparison.verdict import AVERAGE, RANDOM_SEEDS, Comparison, Report, Verdict
+from pipeline.config.plan import Plan
+from pipeline.results import records
 from pipeline.tables import outcomes
 from pipeline.tables.table import Cell, Row, Table
 
@@ -55,7 +57,7 @@ def build(plan: Plan, name: str) -> Table:
         notes=[
             f"Not inferior: worse by less than {settings.margin:g} points, the margin of conf/config.yaml. p is "
             "one-sided, of the hypothesis that the deficit is the margin or more; Holm's corrects for several tasks.",
-            f"With fewer than {statistics.RANDOM_SEEDS} seeds a verdict is about those seeds alone. docs/statistics.md "
+            f"With fewer than {RANDOM_SEEDS} seeds a verdict is about those seeds alone. docs/statistics.md "
             "says how intervals are computed and what they cannot say.",
             f"Seeds to decide: how many in all would decide an inconclusive verdict with {settings.power:.0%} power, "
             "should the difference and its deviation over seeds stay as they are seen.",
@@ -79,8 +81,8 @@ def lines(plan: Plan, name: str) -> list[str]:
 def sentence(plan: Plan, report: Report, comparison: Comparison) -> str:
     """Returns a comparison in words; of an average, with the tasks that hold at once; with what would decide it."""
     parts = [comparison.text]
-    parts += [report.text] if comparison.task == statistics.AVERAGE and len(report.tasks) > 1 else []
-    parts += [advice(plan, comparison)] if comparison.verdict is statistics.Verdict.INCONCLUSIVE else []
+    parts += [report.text] if comparison.task == AVERAGE and len(report.tasks) > 1 else []
+    parts += [advice(plan, comparison)] if comparison.verdict is Verdict.INCONCLUSIVE else []
     return "".join(f"{part}. " for part in parts).strip()
 
 
@@ -89,7 +91,7 @@ def advice(plan: Plan, comparison: Comparison) -> str:
     profile = "" if plan.profile.name == "mini" else f" PROFILE={plan.profile.name}"
     command = f"`make tables{profile} SEEDS="
     if comparison.fixed:
-        least = statistics.RANDOM_SEEDS
+        least = RANDOM_SEEDS
         return f"How many seeds would decide it, {least} of them will show: {command}{least}`"
     needed = comparison.seeds_to_decide(plan.statistics.power)
     if needed is None:
@@ -119,7 +121,7 @@ def reports(plan: Plan, name: str) -> Iterator[tuple[str, Report]]:
             tasks = {task: _task(plan, name, model, task, reference) for task in experiment.tasks}
             together = [[task] for task in tasks] if experiment.kind == "mmlu" else [list(tasks)]
             for part in together:
-                report = statistics.compare(
+                report = compare(
                     [tasks[task] for task in part],
                     plan.methods[settings.candidate]["label"],
                     plan.methods[reference]["label"],
@@ -152,26 +154,26 @@ def _outcomes(task: dict[str, str], predictions: pd.DataFrame) -> tuple[Outcomes
     """Returns a run's outcomes, and each example's group where the score is a mean over groups."""
     if task["kind"] == "translation":
         first = predictions[predictions.split == predictions.split.iloc[0]]
-        return statistics.bleu(first.prediction.tolist(), first.reference.tolist()), None
+        return bleu(first.prediction.tolist(), first.reference.tolist()), None
     if task["kind"] == "instructions":
-        return statistics.accuracy(predictions.prediction, predictions.answer), predictions.subject.tolist()
+        return accuracy(predictions.prediction, predictions.answer), predictions.subject.tolist()
     groups = predictions.split.tolist() if predictions.split.nunique() > 1 else None
-    return statistics.METRICS[task["metric"]](predictions.prediction, predictions.label), groups
+    return METRICS[task["metric"]](predictions.prediction, predictions.label), groups
 
 
 def _cells(plan: Plan, comparison: Comparison) -> list[Cell]:
     subject = Cell(f"{comparison.candidate} − {comparison.reference}")
-    task = Cell("average" if comparison.task == statistics.AVERAGE else comparison.task)
+    task = Cell("average" if comparison.task == AVERAGE else comparison.task)
     if comparison.reason:
         return [subject, task, *[Cell("–")] * 4, Cell(f"{comparison.verdict}, {comparison.reason}")]
-    bold = comparison.verdict in (statistics.Verdict.BETTER, statistics.Verdict.NOT_INFERIOR)
+    bold = comparison.verdict in (Verdict.BETTER, Verdict.NOT_INFERIOR)
     return [
         subject,
         task,
         Cell(_signed(comparison.difference)),
         Cell(f"[{_signed(comparison.low)}, {_signed(comparison.high)}]"),
         Cell(f"{comparison.p_value:.3f}"),
-        Cell("–" if comparison.task == statistics.AVERAGE else f"{comparison.p_holm:.3f}"),
+        Cell("–" if comparison.task == AVERAGE else f"{comparison.p_holm:.3f}"),
         Cell(str(comparison.verdict), bold=bold),
     ]
 

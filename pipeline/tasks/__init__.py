@@ -19,7 +19,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from pipeline import assets
 from pipeline.assets import Source, needs
-from pipeline.schema import RunConfig
+from pipeline.config.schema import RunConfig
 
 Model = PreTrainedModel | PeftModel
 

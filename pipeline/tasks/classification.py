@@ -11,10 +11,10 @@ from transformers import DataCollatorWithPadding, EvalPrediction, PreTrainedMode
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from pipeline.assets import Source
+from pipeline.config.schema import RunConfig
 from pipeline.data import glue
 from pipeline.metrics.glue import score
 from pipeline.models import encoder
-from pipeline.schema import RunConfig
 from pipeline.tasks import Evaluation, Model, TrainingData, cache
 
 TASK_TYPE = TaskType.SEQ_CLS

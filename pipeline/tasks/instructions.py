@@ -9,12 +9,12 @@ from transformers import GenerationConfig, PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from pipeline.assets import Source
+from pipeline.config.schema import Instructions, RunConfig
 from pipeline.data import instructions as data
 from pipeline.data import plain
 from pipeline.metrics import mmlu
 from pipeline.metrics.rouge import rouge_l
 from pipeline.models import decoder
-from pipeline.schema import Instructions, RunConfig
 from pipeline.tasks import Evaluation, Model, TrainingData, cache
 
 TASK_TYPE = TaskType.CAUSAL_LM

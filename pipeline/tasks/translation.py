@@ -12,10 +12,10 @@ from transformers import DataCollatorForSeq2Seq, EvalPrediction, PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from pipeline.assets import Source
+from pipeline.config.schema import RunConfig, Translation
 from pipeline.data import translation as data
 from pipeline.metrics.translation import bleu_signature, score
 from pipeline.models import encoder_decoder
-from pipeline.schema import RunConfig, Translation
 from pipeline.tasks import Evaluation, Model, TrainingData, cache
 
 TASK_TYPE = TaskType.SEQ_2_SEQ_LM

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pipeline.schema import RunConfig
+from pipeline.config.schema import RunConfig
 from pipeline.tracking import runs
 
 

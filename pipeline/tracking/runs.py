@@ -11,8 +11,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-from pipeline import records
-from pipeline.schema import SMALLER_IS_BETTER
+from pipeline import files
+from pipeline.config.metrics import METRICS
+from pipeline.results import records
+from pipeline.tracking.artifacts import log_adapter
 
 JobType = Literal["train", "evaluate"]
 FILES: dict[JobType, str] = {"train": records.NAME, "evaluate": records.EVALUATION}
@@ -65,7 +67,7 @@ class Job:
 
     @property
     def _place(self) -> str:
-        return f"{self.job_type}-{records.fingerprint(self.name)[:8]}"
+        return f"{self.job_type}-{files.fingerprint(self.name)[:8]}"
 
     def folders(self, results: Path) -> list[Path]:
         """Returns W&B's folders of this job, of its earlier configurations, too."""
@@ -160,7 +162,7 @@ def start(
 
 def combination(group: str) -> str:
     """Returns a short name of a group for the filters of reports, in which an equals sign has a meaning."""
-    return records.fingerprint(group)
+    return files.fingerprint(group)
 
 
 def write(job: Job, results: Path, tags: Iterable[str] = ()) -> None:
@@ -265,7 +267,7 @@ def conclude(run: Any, job: Job, record: dict[str, Any]) -> None:
         table = Table(columns=columns, data=[[entry[column] for column in columns] for entry in entries])
         run.summary[name] = table
     if job.job_type == "train":
-        _log_adapter(run, job, record)
+        log_adapter(run, job, record)
 
 
 def _define_metrics(run: Any, metric: str) -> None:
@@ -274,7 +276,7 @@ def _define_metrics(run: Any, metric: str) -> None:
     run.define_metric("train/*", step_metric="step")
     run.define_metric("memory/*", step_metric="step")
     run.define_metric("validation/*", step_metric="epoch")
-    best = "min" if metric in SMALLER_IS_BETTER else "max"
+    best = "max" if METRICS[metric].greater_is_better else "min"
     run.define_metric("validation/score", step_metric="epoch", summary=best)
     run.define_metric("validation/loss", step_metric="epoch", summary="min")
 
@@ -315,37 +317,3 @@ def _evaluation_summary(info: dict[str, Any], task: str) -> dict[str, Any]:
 def peak_memory(peaks: dict[str, int]) -> dict[str, int]:
     """Returns peaks in bytes, by kind, as metrics."""
     return {f"memory/peak_{kind}_bytes": peak for kind, peak in peaks.items()}
-
-
-def _log_adapter(run: Any, job: Job, record: dict[str, Any]) -> None:
-    """Logs the adapter as an artifact that says what it was made of; the files stay where they are."""
-    from wandb import Artifact
-
-    folder = job.directory / records.SAVED_MODEL
-    if not (folder / "adapter_config.json").is_file():
-        return
-    sources = {"model": record["meta_info"]["model"], "dataset": record["meta_info"]["data"]}
-    adapter = Artifact(
-        f"adapter-{job.id}",
-        "adapter",
-        metadata={
-            "config_hash": job.config_hash,
-            "git_commit": record["run_info"]["git_commit"],
-            "base_model": sources["model"],
-            "data": sources["dataset"],
-        },
-    )
-    for file in sorted(path for path in folder.iterdir() if path.is_file()):
-        adapter.add_file(str(file), policy="immutable", skip_cache=True)
-    if not run.offline:  # `use_artifact` asks the server
-        for kind, source in sources.items():
-            used = Artifact(source["repository"].replace("/", "--"), kind, metadata=source)
-            used.add_reference(_address(kind, source), checksum=False)
-            run.use_artifact(used)
-    run.log_artifact(adapter)
-
-
-def _address(kind: str, source: dict[str, Any]) -> str:
-    folder = "datasets/" if kind == "dataset" else ""
-    commit = source["commit"] or source["revision"] or "main"
-    return f"https://huggingface.co/{folder}{source['repository']}/tree/{commit}"

@@ -24,10 +24,12 @@ from omegaconf import DictConfig, OmegaConf
 from snakemake.cli import get_argument_parser
 
 import lorafa
+import pipeline.config.experiment
+import pipeline.config.profile
 from lorafa.model import LoraFaModel
-from pipeline import schema
-from pipeline.config import CONF, compose_experiments, compose_run
-from pipeline.schema import WITHOUT_RUNS, RunConfig
+from pipeline.config import schema
+from pipeline.config.compose import CONF, compose_experiments, compose_run
+from pipeline.config.schema import RunConfig
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -89,7 +91,7 @@ def outputs() -> frozenset[str]:
                 ("figures", experiment.drawn, ("svg", "pdf", "png", "csv")),
             ):
                 found |= {f"{settings.results}/{folder}/{name}.{ending}" for ending in endings if wanted}
-            if experiment.kind in WITHOUT_RUNS:
+            if experiment.estimated:
                 found.add(f"{settings.results}/memory/{name}.csv")
             if experiment.kind == "search":
                 found.add(f"{settings.results}/search/{name}.json")
@@ -364,8 +366,9 @@ def generated():
 
 def test_the_configuration_reference_has_every_key_and_file(generated):
     text = generated.configuration()
-    described = [kind for kind in vars(schema).values() if dataclasses.is_dataclass(kind)]
-    assert set(generated.SECTIONS) == set(described)
+    parts = (schema, pipeline.config.profile, pipeline.config.experiment)
+    described = {kind for part in parts for kind in vars(part).values() if dataclasses.is_dataclass(kind)}
+    assert set(generated.SECTIONS) == described
     for kind in described:
         section = text.split(f"### {kind.__name__}\n")[1].split("\n## ")[0].split("\n### ")[0]
         for item in dataclasses.fields(kind):

@@ -1,18 +1,11 @@
 """Faults that a long computation meets: processes killed, disks full, clocks wrong. `make test-faults` runs them."""
 
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(
-    0, str(Path(__file__).parents[1] / "pipeline")
-)  # the tiny mirror, and the copy of the project
-sys.path.insert(0, str(Path(__file__).parent))  # what test files share
-
-from dag import Dag
-
+from tests.faults.dag import Dag
 from tests.pipeline.conftest import compose_tiny, tiny_mirror, tiny_overrides  # noqa: F401 - fixtures
 
 

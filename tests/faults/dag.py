@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from project import Project
 
-from pipeline import records
+from pipeline.results import records
+from tests.pipeline.project import Project
 
 STEPS = 60
 EVALUATIONS = 6

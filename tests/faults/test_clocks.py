@@ -5,7 +5,8 @@ import random
 import time
 
 import pytest
-from dag import Dag
+
+from tests.faults.dag import Dag
 
 
 @pytest.mark.parametrize("hours", [-30, 30])
@@ -24,7 +25,7 @@ def test_files_of_another_time_are_not_made_again(whole, hours):
 
 
 def test_a_clock_that_jumps_back_between_two_starts_costs_no_checkpoint(whole, tmp_path, tiny_overrides):
-    from dag import in_training, wait_for
+    from tests.faults.dag import in_training, wait_for
 
     dag = Dag(tmp_path, tiny_overrides)
     process = dag.start()

@@ -3,9 +3,9 @@
 import os
 
 import pytest
-from steps import in_step, kill
 
-from pipeline import training
+from pipeline.training import fit
+from tests.pipeline.costs.steps import in_step, kill
 
 KEYS = ("status", "losses", "evaluations", "best", "steps", "tokens")
 
@@ -21,9 +21,9 @@ KEYS = ("status", "losses", "evaluations", "best", "steps", "tokens")
 )
 def test_the_checkpoint_before_is_taken(compose_tiny, tmp_path, capsys, file, cut):
     run = compose_tiny("task=sst2", "profile.budgets.minilm.evaluations=3")
-    whole = training.fit(run, tmp_path / "whole", "hash").info
+    whole = fit.fit(run, tmp_path / "whole", "hash").info
     with in_step(5, kill), pytest.raises(KeyboardInterrupt):
-        training.fit(run, tmp_path / "run", "hash")
+        fit.fit(run, tmp_path / "run", "hash")
     newest = tmp_path / "run/checkpoints/hash/checkpoint-4"
     damaged = newest / file
     if cut:
@@ -32,7 +32,7 @@ def test_the_checkpoint_before_is_taken(compose_tiny, tmp_path, capsys, file, cu
         content = bytearray(damaged.read_bytes())
         content[len(content) // 2] ^= 1
         damaged.write_bytes(content)
-    resumed = training.fit(run, tmp_path / "run", "hash").info
+    resumed = fit.fit(run, tmp_path / "run", "hash").info
     assert f"{newest}: passed over, has a damaged {file}" in capsys.readouterr().err
     assert resumed["resumed_from_step"] == 2
     assert {key: resumed[key] for key in KEYS} == {key: whole[key] for key in KEYS}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import records
+from pipeline.results import records
 
 
 class Disk:

@@ -5,7 +5,8 @@ import subprocess
 import time
 
 import psutil
-from dag import Dag, family
+
+from tests.faults.dag import Dag, family
 
 KILLS = 30
 SEED = 8

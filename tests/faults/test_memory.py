@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from steps import in_step
 
-from pipeline import records
 from pipeline.evaluate import evaluate
+from pipeline.results import records
 from pipeline.tasks import classification
 from pipeline.train import train
+from tests.pipeline.costs.steps import in_step
 
 
 def greedy(*_arguments):

@@ -6,7 +6,8 @@ import signal
 import time
 
 import psutil
-from dag import Dag, family, in_training, wait_for
+
+from tests.faults.dag import Dag, family, in_training, wait_for
 
 
 def test_ctrl_c_stops_within_ten_seconds_and_the_same_command_goes_on(whole, tmp_path, tiny_overrides):

@@ -1,17 +1,13 @@
 """The loopback hub with the paper's repositories."""
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "pipeline"))  # for what test files share
-sys.path.insert(0, str(Path(__file__).parent))
-
-import repositories
-from server import Hub
-from user import User
+from tests.hub import repositories
+from tests.hub.server import Hub
+from tests.hub.user import User
 
 
 @pytest.fixture(scope="session")

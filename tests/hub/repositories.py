@@ -12,7 +12,6 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import tiny
 import yaml
 from datasets import ClassLabel, Dataset, Features, Translation, Value
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
@@ -30,6 +29,7 @@ from transformers import (
 
 from pipeline.assets.builders.glue import SCHEMAS
 from pipeline.assets.builders.t5 import vocabulary
+from tests.pipeline import tiny
 
 GATED = frozenset({"meta-llama/Llama-2-7b-hf"})
 POISON = b"whoever downloads this file would have to unpickle it"

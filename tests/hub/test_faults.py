@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from server import Hub
-from user import ROOT, SMALL, User, refusal
 
 from pipeline.worker import SOCKET, Worker
+from tests.hub.server import Hub
+from tests.hub.user import ROOT, SMALL, User, refusal
 
 pytestmark = pytest.mark.hub
 
@@ -27,7 +27,7 @@ SECRET = "hf_canary0123456789"
 FETCH = "(`python -m pipeline.assets fetch --help`)"
 # What a worker of impatient people imports once; who waits 53 seconds before giving up would make these tests slow.
 PRELOAD = (
-    *("pipeline.train", "pipeline.training", "pipeline.provenance", "pipeline.assets.fetch"),
+    *("pipeline.train", "pipeline.training.fit", "pipeline.results.provenance", "pipeline.assets.fetch"),
     *("pipeline.tasks.classification", "pipeline.tasks.instructions", "impatient"),
 )
 

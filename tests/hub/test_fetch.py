@@ -8,12 +8,12 @@ import time
 from pathlib import Path
 
 import pytest
-import repositories
-from server import Hub
-from user import EXPERIMENTS, SMALL, User, refusal
 
 from pipeline.assets import PROVENANCE, UNFINISHED
-from pipeline.dag import make_plan
+from pipeline.config.planner import make_plan
+from tests.hub import repositories
+from tests.hub.server import Hub
+from tests.hub.user import EXPERIMENTS, SMALL, User, refusal
 
 pytestmark = pytest.mark.hub
 

@@ -4,11 +4,11 @@ from collections import Counter
 from dataclasses import dataclass
 
 import pytest
-import repositories
-from server import Hub
-from user import EXPERIMENTS, SMALL, User
 
-from pipeline.dag import make_plan
+from pipeline.config.planner import make_plan
+from tests.hub import repositories
+from tests.hub.server import Hub
+from tests.hub.user import EXPERIMENTS, SMALL, User
 
 pytestmark = pytest.mark.hub
 

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from server import Hub
-
-from pipeline import records, worker
+from pipeline import worker
+from pipeline.results import records
+from tests.hub.server import Hub
 
 ROOT = Path(__file__).parents[2]
 TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")

@@ -1,19 +1,14 @@
 """A mirror small enough to train on in a second, and what tests do with it."""
 
-import sys
 from pathlib import Path
 
 import pytest
 
-from pipeline import records
-from pipeline.config import compose_run
-from pipeline.dag import Plan
-from pipeline.schema import RunConfig
-
-sys.path.insert(0, str(Path(__file__).parent))  # for what test files share
-
-import made_up
-import tiny
+from pipeline import files
+from pipeline.config.compose import compose_run
+from pipeline.config.plan import Plan
+from pipeline.config.schema import RunConfig
+from tests.pipeline import made_up, tiny
 
 
 @pytest.fixture(scope="session")
@@ -57,7 +52,7 @@ def results_plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     """The mini profile's plan with results in a temporary folder, and the search for Table 2 finished."""
     plan = made_up.plan_of(tmp_path_factory.mktemp("results"))
     winners = {run.method: {"lr": 1e-3} for run in plan.grids["search"]}
-    records.write(Path(plan.selection("search")), {"winners": {"minilm": winners}})
+    files.write_json(Path(plan.selection("search")), {"winners": {"minilm": winners}})
     return plan
 
 

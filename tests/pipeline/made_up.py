@@ -4,8 +4,10 @@ import json
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from pipeline import records
-from pipeline.dag import Plan, _from_json, make_plan
+from pipeline import files
+from pipeline.config.plan import Plan
+from pipeline.config.planner import make_plan
+from pipeline.results import records
 
 
 def plan_of(folder: Path, *experiments: str, overrides: tuple[str, ...] = ()) -> Plan:
@@ -22,7 +24,7 @@ def plan_of(folder: Path, *experiments: str, overrides: tuple[str, ...] = ()) ->
         grids={name: runs for name, runs in plan.grids.items() if name in names},
     )
     text = json.dumps(asdict(plan)).replace(f'"{plan.profile.results}', f'"{folder}')
-    return _from_json(json.loads(text))
+    return Plan.from_json(json.loads(text))
 
 
 def searched(*rates: str) -> str:
@@ -66,7 +68,7 @@ def write(
     record = {
         "run_info": {
             "config": config,
-            "config_hash": records.fingerprint(json.loads(run.identity)),
+            "config_hash": files.fingerprint(json.loads(run.identity)),
             "git_commit": "0123456789abcdef",
             "git_dirty": False,
             "command": " ".join(["python -m pipeline.train", *run.overrides]),
@@ -79,14 +81,14 @@ def write(
             "data": {"repository": "some/data", "commit": None, "version": "1", "about": about},
         },
     }
-    records.write(Path(run.directory, records.NAME), record)
+    files.write_json(Path(run.directory, records.NAME), record)
 
 
 def write_evaluation(run, **scores: float) -> None:
     """Writes the evaluation of a planned run with these scores, as fractions."""
     evaluation = {
-        "run_info": {"config_hash": records.fingerprint(json.loads(run.evaluation_identity))},
+        "run_info": {"config_hash": files.fingerprint(json.loads(run.evaluation_identity))},
         "evaluation": {"status": "done", "scores": scores, "details": {}, "wall_time_seconds": 2.0},
         "meta_info": {},
     }
-    records.write(Path(run.directory, records.EVALUATION), evaluation)
+    files.write_json(Path(run.directory, records.EVALUATION), evaluation)

@@ -8,9 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from made_up import searched
-
-from pipeline import records
+from pipeline.results import records
+from tests.pipeline.made_up import searched
 
 ROOT = Path(__file__).parents[2]
 PARTS = ("Snakefile", "conf", "lorafa", "pipeline", "profiles", "results/paper", "environment.yml")

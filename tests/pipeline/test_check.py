@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from made_up import plan_of, write, write_evaluation
 
-from pipeline import check, records
-from pipeline.config import compose_experiments
+from pipeline import check, files
+from pipeline.config.compose import compose_experiments
 from pipeline.errors import ConfigError, RecordError
+from pipeline.results import records
 from pipeline.tables import glue, outcomes, render, sanity
+from tests.pipeline.made_up import plan_of, write, write_evaluation
 
 TASKS = ["mrpc", "stsb"]
 BASELINES = {
@@ -28,7 +29,7 @@ def fill(plan, score=sane, baselines=BASELINES):
     """Writes Table 2's runs and returns the findings on them."""
     selection = Path(plan.selection("search"))
     winners = {run.method: {"lr": 1e-3} for run in plan.grids["search"]}
-    records.write(selection, {"winners": {"minilm": winners}})
+    files.write_json(selection, {"winners": {"minilm": winners}})
     for run in plan.runs_of("table2"):
         value = score(run)
         write(run, value, "done" if value is not None else "diverged", baselines=baselines)
@@ -37,7 +38,7 @@ def fill(plan, score=sane, baselines=BASELINES):
             path = Path(run.directory, records.EVALUATION)
             evaluation = records.read(path, records.EVALUATION_SECTIONS)
             evaluation["evaluation"]["status"] = "diverged"
-            records.write(path, evaluation)
+            files.write_json(path, evaluation)
         predictions = pd.DataFrame({"split": "validation", "prediction": [0, 1] * 4, "label": [0, 1] * 4})
         predictions.to_parquet(Path(run.directory, records.PREDICTIONS))
     return check.judged(plan)["table2"]
@@ -156,7 +157,7 @@ def test_translation_and_mmlu_are_judged_by_the_untuned_model(tmp_path):
         overrides=("profile.grids.decoder_seeds={alpaca:[0,1],flanv2:[0,1]}",),
     )
     winners = {run.method: {"lr": 1e-3} for run in plan.grids["search_translation"]}
-    records.write(Path(plan.selection("search_translation")), {"winners": {"t5-mini": winners}})
+    files.write_json(Path(plan.selection("search_translation")), {"winners": {"t5-mini": winners}})
     points = {"untuned": 20.0, "full-ft": 40.0, "lora": 22.0, "lora-fa": 23.5, "lora-fa-double": 25.0}
     for run in plan.runs_of("table3"):
         write(run, 0.5)

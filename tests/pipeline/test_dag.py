@@ -6,11 +6,11 @@ import subprocess
 import sys
 
 import pytest
-from project import SECRETS, Project
 
-from pipeline import records
-from pipeline.dag import make_plan
-from pipeline.targets import experiments_of
+from pipeline.config.planner import make_plan
+from pipeline.config.targets import experiments_of
+from pipeline.results import records
+from tests.pipeline.project import SECRETS, Project
 
 pytestmark = pytest.mark.integration
 

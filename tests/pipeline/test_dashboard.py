@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import dag, dashboard, records
-from pipeline.config import compose_run
-from pipeline.dag import _from_json
+from pipeline import dashboard, files
+from pipeline.config import planner
+from pipeline.config.compose import compose_run
+from pipeline.config.plan import Plan
+from pipeline.results import records
 from pipeline.tracking import runs
 
 
@@ -22,12 +24,12 @@ def plan(results_plan, results, monkeypatch):
     """The mini profile with the search finished, two of its runs, and their evaluations."""
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_DATA_DIR", str(results))
-    plan = _from_json(
+    plan = Plan.from_json(
         json.loads(json.dumps(asdict(results_plan)).replace(results_plan.profile.results, str(results)))
     )
-    monkeypatch.setattr(dag, "plan_of_arguments", lambda arguments: plan)
+    monkeypatch.setattr(planner, "plan_of_arguments", lambda arguments: plan)
     winners = {run.method: {"lr": 1e-3} for run in plan.grids["search"]}
-    records.write(Path(plan.selection("search")), {"winners": {"minilm": winners}})
+    files.write_json(Path(plan.selection("search")), {"winners": {"minilm": winners}})
     for planned in plan.grids["search"][:2]:
         write_record(planned)
     return plan
@@ -58,8 +60,8 @@ def write_record(planned) -> None:
         (records.NAME, planned.identity, {"train_info": trained}),
         (records.EVALUATION, planned.evaluation_identity, {"evaluation": scored}),
     ):
-        info = {**config, "config_hash": records.fingerprint(json.loads(hashed))}
-        records.write(Path(planned.directory, file), {"run_info": info, **section, "meta_info": sources})
+        info = {**config, "config_hash": files.fingerprint(json.loads(hashed))}
+        files.write_json(Path(planned.directory, file), {"run_info": info, **section, "meta_info": sources})
 
 
 @pytest.fixture
@@ -85,7 +87,7 @@ def test_a_run_in_another_configuration_takes_the_place_of_the_old_one(plan, res
     assert dashboard.write_runs(plan, jobs) == 4
     record = records.read(jobs[0].record)
     record["run_info"]["config_hash"] = "another"
-    records.write(jobs[0].record, record)
+    files.write_json(jobs[0].record, record)
     assert dashboard.write_runs(plan, dashboard.finished_jobs(plan)) == 1
     folders = [path.name for path in results.glob("wandb/offline-run-*")]
     assert len(folders) == 4 and sum(name.endswith("-another") for name in folders) == 1
@@ -95,7 +97,7 @@ def test_damaged_records_and_running_runs_are_left_out(plan, monkeypatch):
     one, other = (Path(planned.directory) for planned in plan.grids["search"][:2])
     (one / records.EVALUATION).write_text("{")
     assert len(dashboard.finished_jobs(plan)) == 3
-    monkeypatch.setattr("pipeline.locks.is_held", lambda directory: directory == other)
+    monkeypatch.setattr("pipeline.results.locks.is_held", lambda directory: directory == other)
     assert [job.directory for job in dashboard.finished_jobs(plan)] == [one]
 
 

@@ -3,13 +3,13 @@
 import logging
 from pathlib import Path
 
-import made_up
 import pytest
 from snakemake_interface_logger_plugins.common import LogEvent
 
-from pipeline import records
-from pipeline.dag import Plan
+from pipeline.config.plan import Plan
 from pipeline.display.handler import SNAKEMAKES, Display
+from pipeline.results import records
+from tests.pipeline import made_up
 
 OPTIONS = (made_up.searched("1e-3", "2e-3"), "profile.grids.search_seeds=[0]")
 

@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 from sacrebleu import corpus_bleu
 
-from pipeline import records
 from pipeline.errors import RecordError
 from pipeline.evaluate import evaluate
 from pipeline.metrics.glue import score
+from pipeline.results import records
 from pipeline.train import train
 
 KINDS = {
@@ -118,7 +118,7 @@ def test_scoring_again_gives_the_same_and_trains_nothing(finished, kind, monkeyp
     monkeypatch.setattr(
         config.profile, "cache", str(directory / "other-cache")
     )  # where no answer is remembered
-    monkeypatch.setattr("pipeline.training.fit", None)
+    monkeypatch.setattr("pipeline.training.fit.fit", None)
     after = evaluate(config, directory, [])["evaluation"]
     assert (after["scores"], after["checkpoint"]) == (before["scores"], before["checkpoint"])
     pd.testing.assert_frame_equal(pd.read_parquet(directory / records.PREDICTIONS), predictions)

@@ -8,10 +8,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
-from made_up import write, write_evaluation
 
-from pipeline import export, records
+from pipeline import export
 from pipeline.errors import ConfigError, RecordError
+from pipeline.results import records
+from tests.pipeline.made_up import write, write_evaluation
 
 ARROW = {
     "string": (pa.string(), pa.large_string()),

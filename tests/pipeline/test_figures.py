@@ -3,15 +3,16 @@
 from dataclasses import replace
 from pathlib import Path
 
-import made_up
 import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 
-from pipeline import records
-from pipeline.dag import Plan
+from pipeline import files
+from pipeline.config.plan import Plan
 from pipeline.figures import convergence, pareto, sensitivity
 from pipeline.figures.__main__ import FORMATS, draw
+from pipeline.results import records
+from tests.pipeline import made_up
 
 STEPS = range(4, 41, 4)
 
@@ -107,11 +108,11 @@ def test_the_pareto_figure_has_every_finished_run(plan, tmp_path):
     paths = [run.directory.removeprefix(f"{plan.runs_folder}/") for run in runs]
     for run, path in zip(runs, paths, strict=True):
         record = records.read(Path(run.directory, records.NAME))
-        records.write(Path(elsewhere.runs_folder, path, records.NAME), record)
+        files.write_json(Path(elsewhere.runs_folder, path, records.NAME), record)
     by_hand = "model=minilm/method=lora/task=mrpc/rank=3/lr=1e-3"
     record = records.read(Path(runs[0].directory, records.NAME))
     for seed in (0, 1):
-        records.write(Path(elsewhere.runs_folder, by_hand, f"seed={seed}", records.NAME), record)
+        files.write_json(Path(elsewhere.runs_folder, by_hand, f"seed={seed}", records.NAME), record)
     found = pareto.numbers(elsewhere, "pareto")
     finished = {
         path for run, path in zip(runs, paths, strict=True) if not (run.lr >= 8e-3 and run.rank >= 32)

@@ -8,12 +8,12 @@ import pandas as pd
 import pytest
 import torch
 
-from lorafa.memory import paper
 from lorafa.memory.estimate import GIB, estimate
 from lorafa.memory.recipe import Recipe
 from pipeline import memory
 from pipeline.errors import ConfigError, RecordError
 from pipeline.figures.__main__ import FORMATS, draw
+from pipeline.fullscale import recipes as paper
 from pipeline.tables import memory as tables
 from pipeline.tables import render
 

@@ -5,12 +5,12 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
-from made_up import write, write_evaluation
 
 from pipeline import readme
 from pipeline.errors import ConfigError, RecordError
 from pipeline.tables import render
 from pipeline.tables.table import Cell, Row, Table
+from tests.pipeline.made_up import write, write_evaluation
 
 NAMES = ("table2", "table3", "table4", "table5", "runs")
 PAGE = "# Title\n\nwords 12.3\n\n" + "\n\n".join(

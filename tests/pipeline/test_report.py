@@ -12,23 +12,24 @@ from base64 import b64decode
 from pathlib import Path
 from urllib.parse import unquote
 
-import made_up
 import pandas as pd
 import pytest
-from project import SECRETS
 
-from pipeline import records
-from pipeline.config import CONF
-from pipeline.dag import Plan, make_plan
+from pipeline import files
+from pipeline.config.compose import CONF
+from pipeline.config.plan import Plan
+from pipeline.config.planner import make_plan
 from pipeline.figures import __main__ as figures
 from pipeline.report import judges, overview, runs
-from pipeline.report.judges import GIB, NotMadeError, Verdict
+from pipeline.report.judges import GIB, Judgement, NotMadeError
 from pipeline.report.paper import CLAIMS
 from pipeline.tables import __main__ as tables
 from pipeline.tables import render
+from tests.pipeline import made_up
+from tests.pipeline.project import SECRETS
 
 ROOT = Path(__file__).parents[2]
-CONFIRMED, NOT_CONFIRMED, INCONCLUSIVE = Verdict.CONFIRMED, Verdict.NOT_CONFIRMED, Verdict.INCONCLUSIVE
+CONFIRMED, NOT_CONFIRMED, INCONCLUSIVE = Judgement.CONFIRMED, Judgement.NOT_CONFIRMED, Judgement.INCONCLUSIVE
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,7 @@ def plan(empty_plan) -> Plan:
 
 def write(plan: Plan, name: str, rows: list[dict] | pd.DataFrame, folder: str = "tables") -> None:
     path = Path(plan.profile.results, folder, f"{name}.csv")
-    records.write_text(path, pd.DataFrame(rows).to_csv(index=False))
+    files.write_text(path, pd.DataFrame(rows).to_csv(index=False))
 
 
 # The claims
@@ -271,7 +272,7 @@ def report(tmp_path_factory) -> Path:
     ]
     results = folder / "results/mini"
     for name, rows in {"complexity": layer, "throughput": throughput}.items():
-        records.write_text(results / f"memory/{name}.csv", pd.DataFrame(rows).to_csv(index=False))
+        files.write_text(results / f"memory/{name}.csv", pd.DataFrame(rows).to_csv(index=False))
     environment = {"PYTHONPATH": str(folder), "LORAFA_CACHE": str(folder / ".cache")}
     environment["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     environment |= SECRETS

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from steps import in_step, kill
 
-from pipeline import checkpoints, training
-from pipeline.config import compose_run
+from pipeline.config.compose import compose_run
 from pipeline.errors import ConfigError
 from pipeline.train import train
+from pipeline.training import checkpoints, fit
+from tests.pipeline.costs.steps import in_step, kill
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("lorafa", "pipeline", "benchmarks", "docs", "notebooks")
@@ -130,7 +130,7 @@ def test_code_in_a_repository_is_not_run(compose, poisoned, tmp_path, mark):
 def test_a_checkpoint_that_holds_a_pickle_is_refused(compose, tmp_path, mark, file):
     run = compose("task=sst2")
     with in_step(4, kill), pytest.raises(KeyboardInterrupt):
-        training.fit(run, tmp_path / "run", "hash")
+        fit.fit(run, tmp_path / "run", "hash")
     folder = tmp_path / "run/checkpoints/hash"
     checkpoint = checkpoints.newest(folder)
     assert checkpoint is not None
@@ -139,7 +139,7 @@ def test_a_checkpoint_that_holds_a_pickle_is_refused(compose, tmp_path, mark, fi
     (checkpoint / file).write_bytes(buffer.getvalue())
     checkpoints.seal(checkpoint)
     with pytest.raises(pickle.UnpicklingError, match="weights_only"):
-        training.fit(run, tmp_path / "run", "hash")
+        fit.fit(run, tmp_path / "run", "hash")
     assert not mark.exists()
 
 

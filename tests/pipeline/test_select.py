@@ -4,12 +4,14 @@ import json
 from pathlib import Path
 
 import pytest
-from made_up import searched
 
-from pipeline import records
-from pipeline.dag import Plan, make_plan
+from pipeline import files
+from pipeline.config.plan import Plan
+from pipeline.config.planner import make_plan
 from pipeline.errors import ConfigError, RecordError
+from pipeline.results import records
 from pipeline.select import select
+from tests.pipeline.made_up import searched
 
 RATES = (5e-4, 1e-3, 2e-3)
 SEEDS = ("profile.seeds=[0,1]", "profile.grids.search_seeds=[0,1]")
@@ -33,14 +35,14 @@ def finish(plan: Plan, score_of, failed=lambda run: False) -> None:
         status = records.DIVERGED if failed(run) else records.DONE
         best = None if failed(run) else {"score": score_of(run)}
         info = {"status": status, "metric": "accuracy", "best": best}
-        records.write(
+        files.write_json(
             Path(run.directory, records.NAME), {"run_info": {}, "train_info": info, "meta_info": {}}
         )
 
 
 def choose(plan: Plan) -> dict:
     chosen = select(plan, "search")
-    records.write(Path(plan.selection("search")), chosen)
+    files.write_json(Path(plan.selection("search")), chosen)
     return chosen["winners"]["minilm"]
 
 
@@ -96,8 +98,8 @@ def test_every_run_that_a_search_may_choose_is_known(plan):
 
 
 def test_a_chosen_run_is_the_same_as_one_started_by_hand(plan):
-    from pipeline.config import compose_run
-    from pipeline.runs import run_dir
+    from pipeline.config.compose import compose_run
+    from pipeline.config.paths import run_dir
 
     finish(plan, lambda run: run.lr)
     choose(plan)

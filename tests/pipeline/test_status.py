@@ -5,12 +5,14 @@ import shutil
 import sys
 from pathlib import Path
 
-import made_up
 import pytest
-from made_up import searched
 
-from pipeline import locks, records, status
-from pipeline.dag import Plan, plan_of_arguments
+from pipeline import files, status
+from pipeline.config.plan import Plan
+from pipeline.config.planner import plan_of_arguments
+from pipeline.results import locks, records
+from tests.pipeline import made_up
+from tests.pipeline.made_up import searched
 
 GRID = [searched("1e-3", "2e-3"), "profile.grids.search_seeds=[0]", "profile.seeds=[0]"]
 
@@ -37,7 +39,7 @@ def plan(arguments) -> Plan:
 def choose(plan: Plan, lr: float = 1e-3) -> None:
     """Ends the search."""
     winners = {run.method: {"lr": lr} for run in plan.grids["search"]}
-    records.write(Path(plan.selection("search")), {"winners": {"minilm": winners}})
+    files.write_json(Path(plan.selection("search")), {"winners": {"minilm": winners}})
 
 
 def facts(plan: Plan, target: str | None = None, price: float | None = None, jobs: int = 1) -> dict:
@@ -69,11 +71,11 @@ def test_every_state_is_told_from_the_others(plan):
     made_up.write(runs["full-ft", 1e-3], None, status=records.OUT_OF_MEMORY)
     broken, stopped, held = (runs[key] for key in [("full-ft", 2e-3), ("lora-fa", 1e-3), ("lora-fa", 2e-3)])
     log = Path(plan.profile.results, "logs", f"{broken.directory.removeprefix(plan.runs_folder + '/')}.log")
-    records.write_text(log, "Traceback (most recent call last):\n  File ...\nRuntimeError: no such file\n")
-    config_hash = records.fingerprint(json.loads(stopped.identity))
+    files.write_text(log, "Traceback (most recent call last):\n  File ...\nRuntimeError: no such file\n")
+    config_hash = files.fingerprint(json.loads(stopped.identity))
     state = json.dumps({"global_step": 30, "max_steps": 40, "log_history": []})
     checkpoint = Path(stopped.directory, "checkpoints", config_hash, "checkpoint-30")
-    records.write_text(checkpoint / "trainer_state.json", state)
+    files.write_text(checkpoint / "trainer_state.json", state)
     with locks.held(Path(held.directory)):
         found = facts(plan, "search")
         table = status.table(plan, "search")
@@ -135,7 +137,10 @@ def test_the_command_prints_a_table_or_json(arguments, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
-        (["table9"], "no target 'table9'; there is tables, figures, rebuttal, all, search"),
+        (
+            ["table9"],
+            "no target 'table9' (did you mean 'tables'?); there is tables, figures, rebuttal, all, search",
+        ),
         (["table1", "table2"], "one target at a time, not table1 and table2"),
         (["--price-per-hour", "-1"], "--price-per-hour must be a number that is not negative"),
         (["--price-per-hour", "nan"], "--price-per-hour must be a number that is not negative"),

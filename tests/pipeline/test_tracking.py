@@ -7,12 +7,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from steps import in_step, kill
 
-from pipeline import records
+from pipeline import files
 from pipeline.evaluate import evaluate
 from pipeline.tracking import live, runs
 from pipeline.train import train
+from tests.pipeline.costs.steps import in_step, kill
 
 SECRETS = {"WANDB_API_KEY": "0123456789abcdef" * 3, "HF_TOKEN": "hf_ABCDEFGHIJKLMNOP"}
 
@@ -112,7 +112,7 @@ def test_a_changed_record_is_written_anew(tracked_run, results):
     job = runs.Job(directory, "train", record["run_info"]["config_hash"])
     runs.write(job, results)
     record["train_info"]["status"] = "diverged"
-    records.write(job.record, record)
+    files.write_json(job.record, record)
     assert not job.is_written(results)
     runs.write(job, results)
     assert only_run(results).summary["status"] == "diverged"

@@ -11,13 +11,10 @@ from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "pipeline"))  # for what test files share
-
-import tiny
-from project import Project
-
-from pipeline import records
-from pipeline.checkpoints import SEAL, step_of
+from pipeline.results import records
+from pipeline.training.checkpoints import SEAL, step_of
+from tests.pipeline import tiny
+from tests.pipeline.project import Project
 
 SCRIPT = Path(__file__).with_name("cluster.sh")
 PLUGIN = "snakemake_executor_plugin_slurm"

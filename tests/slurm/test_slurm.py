@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from pipeline import records
+from pipeline.results import records
 
 pytestmark = pytest.mark.slurm
 

@@ -1,0 +1,1 @@
+"""Two methods compared over seeds and examples."""

@@ -1,0 +1,1 @@
+"""What a run is: its configuration, its path, and the plan of all runs."""

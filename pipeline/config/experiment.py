@@ -1,0 +1,227 @@
+"""What a table or figure of conf/experiment consists of, and how its methods are compared."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.config import checks
+
+
+@dataclass
+class Statistics:
+    """How methods are compared: `pipeline.comparison.paired.compare` has the meaning of the numbers.
+
+    Attributes:
+        candidate: The method that is judged.
+        references: What it is judged against.
+        margin: Points by which it may be worse and still be as good.
+        confidence: Of the intervals.
+        resamples: Of the bootstrap.
+        seed: Of the bootstrap.
+        power: The chance of a decision for which the seeds that are missing are counted.
+    """
+
+    candidate: str
+    references: list[str] = field(metadata=checks.not_empty())
+    margin: float = field(metadata=checks.above(0))
+    confidence: float = field(
+        metadata={"check": (lambda value: 0.5 < value < 1, "must be above 0.5 and below 1")}
+    )
+    resamples: int = field(metadata=checks.at_least(100))
+    seed: int = field(metadata=checks.at_least(0))
+    power: float = field(
+        default=0.8, metadata={"check": (lambda value: 0.5 <= value < 1, "must be at least 0.5 and below 1")}
+    )
+
+
+@dataclass
+class Bar:
+    """What the numbers of a table must reach, or `python -m pipeline.check` fails and the table marks them.
+
+    Attributes:
+        methods: Those that train, whose every cell is judged; a row of another method is judged as a whole.
+        above: Points by which a mean must exceed what needs no training: a task's best baseline, or the untuned model.
+        deviation: Points by which seeds may deviate.
+        baselines: Those that count; all of them, where none is named.
+        exceptions: In place of `above`, by task, where the data can show less.
+    """
+
+    methods: list[str] = field(metadata=checks.not_empty())
+    above: float
+    deviation: float = field(metadata=checks.above(0))
+    baselines: list[str] = field(default_factory=list)
+    exceptions: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class Plot:
+    """How a table's numbers are drawn.
+
+    Attributes:
+        x: The column along x.
+        label: Of the axis.
+        scale: Of the axis.
+        series: The columns whose values have a line each.
+    """
+
+    x: str
+    label: str
+    scale: str = field(metadata=checks.one_of("linear", "log2"))
+    series: list[str] = field(metadata=checks.not_empty())
+
+
+@dataclass
+class Setting:
+    """One row of a comparison.
+
+    Attributes:
+        method: A file of conf/method.
+        overrides: What is special about it.
+    """
+
+    method: str
+    overrides: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What the experiments of a kind are made of, and what makes their table and figure.
+
+    Attributes:
+        source: "scores" of runs, by pipeline/evaluate.py; their records of "training" alone; "experiments", the runs of
+            others; or "estimates", without runs, by pipeline/memory.py.
+        table: Function of a module of pipeline/tables, as `module:function`; none: there is a figure alone.
+        figure: Function of a module of pipeline/figures; none: there is a table alone.
+        numbers: Function of a module of pipeline that returns what the figure shows.
+        drawn: Whether there is a figure without an experiment's asking for it by `plot`.
+        basis: What the numbers are, on the report's first page; for runs, the profile says it.
+    """
+
+    source: str
+    table: str | None = None
+    figure: str | None = None
+    numbers: str | None = None
+    drawn: bool = False
+    basis: str | None = None
+
+
+FULL_SCALE = "estimated at full scale"
+KINDS = {
+    "glue": Kind("scores", table="glue:build"),
+    "translation": Kind("scores", table="translation:build"),
+    "mmlu": Kind("scores", table="mmlu:build"),
+    "natural-instructions": Kind("scores", table="natural_instructions:build"),
+    "search": Kind("training", table="search:build"),
+    "sensitivity": Kind("training", table="sensitivity:build"),
+    "comparison": Kind("training", table="comparison:build"),
+    "heatmap": Kind("training", figure="sensitivity:draw", numbers="figures.sensitivity:numbers", drawn=True),
+    "convergence": Kind(
+        "training", figure="convergence:draw", numbers="figures.convergence:numbers", drawn=True
+    ),
+    "pareto": Kind("experiments", figure="pareto:draw", numbers="figures.pareto:numbers", drawn=True),
+    "verdicts": Kind("experiments", table="verdicts:build"),
+    "memory": Kind(
+        "estimates",
+        table="memory:build",
+        figure="memory:draw_lines",
+        numbers="tables.memory:read_estimates",
+        basis=FULL_SCALE,
+    ),
+    "breakdown": Kind(
+        "estimates",
+        table="memory:build_breakdown",
+        figure="memory:draw_breakdown",
+        numbers="tables.memory:read_breakdown",
+        drawn=True,
+        basis=FULL_SCALE,
+    ),
+    "throughput": Kind(
+        "estimates",
+        table="memory:build_throughput",
+        figure="memory:draw_throughput",
+        numbers="tables.memory:read_throughput",
+        basis="modelled",
+    ),
+    "complexity": Kind("estimates", table="memory:build_complexity", basis="counted"),
+    "parameters": Kind("estimates", table="memory:build_parameters", basis="counted"),
+}
+
+# Where an experiment comes from, with its heading in the report unless it has its own.
+SECTIONS = {
+    "paper": "Paper",
+    "rebuttal": "Reviews and rebuttal",
+    "reviewers": "Reviews and rebuttal",
+    "beyond": "Beyond the paper",
+}
+
+
+@dataclass
+class Experiment:
+    """A table or figure: its words, the published numbers beside it, and the grid of its runs if it has any.
+
+    Attributes:
+        name: The file's.
+        title: Of the table.
+        kind: A key of `KINDS`.
+        reference: The file with the published numbers; empty where there are none.
+        caption: What the rows and columns are.
+        section: Who asked for it, which decides the targets that make it.
+        heading: Of the section of the report that it stands in; null for that of `section`.
+        priority: Runs of an experiment with a higher one come first; what needs no training comes before all.
+        models: Files of conf/model.
+        methods: Files of conf/method.
+        tasks: Files of conf/task.
+        axes: Overrides to their values, a list for all methods or one for each; every combination is a run for each
+            model, method, task and seed.
+        settings: In place of methods and axes, where not every combination is wanted: by label.
+        seeds: In place of the profile's, for all runs, or by task or method.
+        tuned_by: A `search` whose winners the runs take; none: the learning rates of conf/method.
+        compares: Other experiments, whose runs a table of `verdicts` compares.
+        plot: How the numbers are drawn, where they are.
+        bar: What the numbers must reach, where they can be judged.
+    """
+
+    name: str = field(metadata=checks.name())
+    title: str
+    kind: str = field(metadata=checks.one_of(*KINDS))
+    reference: str
+    caption: str
+    section: str = field(default="beyond", metadata=checks.one_of(*SECTIONS))
+    heading: str | None = None
+    priority: int = field(
+        default=0, metadata={"check": (lambda value: 0 <= value <= 100, "must be from 0 to 100")}
+    )
+    models: list[str] = field(default_factory=list)
+    methods: list[str] = field(default_factory=list)
+    tasks: list[str] = field(default_factory=list)
+    axes: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Setting] = field(default_factory=dict)
+    seeds: Any = None
+    tuned_by: str | None = None
+    compares: list[str] = field(default_factory=list)
+    plot: Plot | None = None
+    bar: Bar | None = None
+
+    @property
+    def drawn(self) -> bool:
+        """Whether there is a figure of it."""
+        return self.plot is not None or KINDS[self.kind].drawn
+
+    @property
+    def tabled(self) -> bool:
+        """Whether there is a table of it."""
+        return KINDS[self.kind].table is not None
+
+    @property
+    def category(self) -> str:
+        """The heading that it stands under in the report."""
+        return self.heading or SECTIONS[self.section]
+
+    @property
+    def evaluated(self) -> bool:
+        """Whether it needs its runs' evaluations, and not only their training's records."""
+        return KINDS[self.kind].source == "scores"
+
+    @property
+    def estimated(self) -> bool:
+        """Whether it is made of estimates, without runs."""
+        return KINDS[self.kind].source == "estimates"

@@ -1,0 +1,46 @@
+"""What is known of each metric: its name, its direction, and how its scores are shown."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric of records and tables.
+
+    Attributes:
+        label: Its name, with its unit where it has one.
+        unit: What a record's number is multiplied by to be in the unit of tables and figures: 100 for fractions.
+        greater_is_better: Its direction.
+        digits: Decimals in that unit.
+    """
+
+    label: str
+    unit: float = 1
+    greater_is_better: bool = True
+    digits: int = 1
+
+    @property
+    def best(self) -> Callable[..., Any]:
+        """`max` or `min`: what chooses among its scores."""
+        return max if self.greater_is_better else min
+
+    @property
+    def sign(self) -> int:
+        """1, or -1 where less is better: times a score, more is better."""
+        return 1 if self.greater_is_better else -1
+
+    def points(self, score: float) -> float:
+        """Returns a record's score in the unit of tables and figures: percent, BLEU or nats."""
+        return self.unit * score
+
+
+METRICS = {
+    "accuracy": Metric("Accuracy, %", unit=100),
+    "matthews_correlation": Metric("Matthews corr., %", unit=100),
+    "pearson": Metric("Pearson corr., %", unit=100),
+    "bleu": Metric("BLEU"),
+    "rouge_l": Metric("ROUGE-L"),
+    "loss": Metric("Validation loss", greater_is_better=False, digits=3),
+}

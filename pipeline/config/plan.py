@@ -1,0 +1,241 @@
+"""What there is to do: the runs of a profile's experiments, derived from conf/ for the Snakefile and the tables."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pipeline import files
+from pipeline.config.experiment import Bar, Experiment, Plot, Setting, Statistics
+from pipeline.config.paths import EVALUATION, RECORD, spell
+from pipeline.config.profile import Profile
+from pipeline.errors import ConfigError, RecordError
+
+ROOT = Path(__file__).parents[2]
+
+# What of an experiment says when and under which heading it is made, and changes nothing in its table.
+ORDERING = ("section", "heading", "priority")
+
+
+@dataclass
+class PlannedRun:
+    """One run to do.
+
+    Attributes:
+        directory: Where it lives, relative to the working directory.
+        overrides: What to put after `python -m pipeline.train`.
+        identity: What determines its weights, as JSON; Snakemake trains it again when it changes.
+        evaluation_identity: What determines its scores besides, as JSON.
+        repositories: The hub repositories that training reads, as `models/<id>` and `datasets/<id>`.
+        benchmarks: Those that only scoring reads.
+        model, method, task, seed, rank, lr: To find it in a table.
+        axes: The values of the experiment's axes, or of its setting, whose label is `setting`.
+    """
+
+    directory: str
+    overrides: list[str]
+    identity: str
+    evaluation_identity: str
+    repositories: list[str]
+    benchmarks: list[str]
+    model: str
+    method: str
+    task: str
+    seed: int
+    rank: int | None
+    lr: float | None
+    axes: dict[str, str]
+
+    def with_lr(self, lr: float, tuned_by: str) -> "PlannedRun":
+        """Returns the run with the learning rate that a search has chosen."""
+        old, new = f"/lr={spell(self.lr)}/", f"/lr={spell(lr)}/"
+        identity, evaluation_identity = json.loads(self.identity), json.loads(self.evaluation_identity)
+        identity["lr"] = evaluation_identity["run"]["lr"] = float(lr)
+        return replace(
+            self,
+            directory=self.directory.replace(old, new),
+            overrides=[*self.overrides, f"lr={spell(lr)}", f"tuned_by={tuned_by}"],
+            identity=json.dumps(identity, sort_keys=True),
+            evaluation_identity=json.dumps(evaluation_identity, sort_keys=True),
+            lr=lr,
+        )
+
+
+@dataclass
+class Plan:
+    """The runs and experiments of a profile.
+
+    Attributes:
+        profile: Its settings.
+        statistics: How methods are compared.
+        experiments: Name to table or figure.
+        grids: Experiment to its runs; those of a tuned experiment are yet to get their learning rate.
+        models, methods, tasks: Name to labels, for the tables.
+        mirror: Repositories of the mirror that the profile builds, to what they are built from, as JSON.
+    """
+
+    profile: Profile
+    statistics: Statistics
+    experiments: dict[str, Experiment]
+    grids: dict[str, list[PlannedRun]]
+    models: dict[str, dict[str, str]]
+    methods: dict[str, dict[str, str]]
+    tasks: dict[str, dict[str, str]]
+    mirror: dict[str, str]
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "Plan":
+        """Returns the plan that `asdict` has taken apart."""
+        return cls(
+            profile=Profile(**data["profile"]),
+            statistics=Statistics(**data["statistics"]),
+            experiments={name: _experiment(value) for name, value in data["experiments"].items()},
+            grids={name: [PlannedRun(**run) for run in runs] for name, runs in data["grids"].items()},
+            **{key: data[key] for key in ("models", "methods", "tasks", "mirror")},
+        )
+
+    @property
+    def runs_folder(self) -> str:
+        """The folder that all runs are below."""
+        return f"{self.profile.results}/runs"
+
+    @cached_property
+    def candidates(self) -> dict[str, list[PlannedRun]]:
+        """The runs that an experiment may be made of: of a tuned one, with each learning rate of its search."""
+        found: dict[str, list[PlannedRun]] = {}
+        for name, grid in self.grids.items():
+            search = self.experiments[name].tuned_by
+            found[name] = []
+            for run in grid:
+                rates = self._rates(search, run) if search else []
+                found[name] += [run.with_lr(lr, search) for lr in rates] if search and rates else [run]
+        return found
+
+    @cached_property
+    def runs(self) -> dict[str, PlannedRun]:
+        """Every run that there may be, by directory."""
+        return {run.directory: run for runs in self.candidates.values() for run in runs}
+
+    def run(self, name: str) -> PlannedRun:
+        """Returns a run by its path below `runs_folder`.
+
+        Raises:
+            ConfigError: No experiment of the profile has such a run.
+        """
+        try:
+            return self.runs[f"{self.runs_folder}/{name}"]
+        except KeyError:
+            raise ConfigError(
+                f"no experiment of profile {self.profile.name} has the run {name}; `python -m pipeline.train` trains "
+                "any run by itself"
+            ) from None
+
+    def runs_of(self, experiment: str) -> list[PlannedRun]:
+        """Returns an experiment's runs, with the learning rates that its search has chosen.
+
+        Raises:
+            RecordError: The search is not finished.
+        """
+        search = self.experiments[experiment].tuned_by
+        grid = self.grids[experiment]
+        if search is None:
+            return grid
+        winners = files.read_json(Path(self.selection(search)), ["winners"])["winners"]
+        return [
+            run.with_lr(winners[run.model][run.method]["lr"], search)
+            if run.method in winners.get(run.model, {})
+            else run
+            for run in grid
+        ]
+
+    def expected(self, experiment: str) -> list[PlannedRun]:
+        """Returns an experiment's runs; while its search is to come, runs that stand for those that it will choose."""
+        try:
+            return self.runs_of(experiment)
+        except RecordError:
+            return self.grids[experiment]
+
+    def wanted(self) -> list[str]:
+        """Returns the directories of all runs that the experiments need, as far as their searches are finished."""
+        return list(dict.fromkeys(run.directory for name in self.grids for run in self.expected(name)))
+
+    def selection(self, search: str) -> str:
+        """Returns the file with a search's winners."""
+        return f"{self.profile.results}/search/{search}.json"
+
+    def searches_of(self, experiment: str) -> list[str]:
+        """Returns the searches that must be finished before an experiment's runs are known."""
+        experiments = self.experiments[experiment].compares or [experiment]
+        found = [self.experiments[name].tuned_by for name in experiments if name in self.experiments]
+        return sorted({search for search in found if search})
+
+    def sources(self, experiment: str) -> list[str]:
+        """Returns the files that an experiment's table or figure is made of."""
+        described = self.experiments[experiment]
+        if described.estimated:
+            return [self.memory_file(experiment)]
+        if described.compares:
+            return [file for name in described.compares if name in self.grids for file in self.sources(name)]
+        names = [RECORD, *([EVALUATION] if described.evaluated else [])]
+        return [f"{run.directory}/{name}" for run in self.runs_of(experiment) for name in names]
+
+    def _rates(self, search: str, run: PlannedRun) -> list[float]:
+        """Returns the learning rates that a search tries for a run's model and method."""
+        tried = [
+            other.lr for other in self.grids[search] if (other.model, other.method) == (run.model, run.method)
+        ]
+        return sorted({lr for lr in tried if lr is not None})
+
+    def memory_file(self, experiment: str) -> str:
+        """Returns the file with what `pipeline.memory predict` says for an experiment without runs."""
+        return f"{self.profile.results}/memory/{experiment}.csv"
+
+    def figures(self) -> list[str]:
+        """Returns the experiments that are drawn."""
+        return [name for name, experiment in self.experiments.items() if experiment.drawn]
+
+    def searches(self) -> list[str]:
+        """Returns the experiments that choose for others."""
+        return [name for name, experiment in self.experiments.items() if experiment.kind == "search"]
+
+    def tables(self) -> list[str]:
+        """Returns the experiments that are tabulated."""
+        return [name for name, experiment in self.experiments.items() if experiment.tabled]
+
+    def mirrored(self, repositories: Iterable[str]) -> list[str]:
+        """Returns those of some repositories that are to be built in the profile's own mirror."""
+        return [repository for repository in repositories if repository in self.mirror]
+
+    def mirror_needs(self, repository: str) -> list[str]:
+        """Returns the repositories of the mirror that one of them is made of."""
+        return json.loads(self.mirror[repository])[0]["needs"]
+
+    def _named(self, experiment: str) -> set[str]:
+        """Returns the models, methods and tasks of an experiment's runs."""
+        return {name for run in self.grids[experiment] for name in (run.model, run.method, run.task)}
+
+    def layout(self, experiment: str) -> str:
+        """Returns what a table follows from besides its records, as JSON; Snakemake makes it anew when it changes."""
+        described = self.experiments[experiment]
+        words = [
+            {name: of[name] for name in of if described.compares or name in self._named(experiment)}
+            for of in (self.models, self.methods, self.tasks)
+        ]
+        judged = asdict(self.statistics) if described.evaluated or described.compares else None
+        shown = {key: value for key, value in asdict(described).items() if key not in ORDERING}
+        return json.dumps([shown, *words, judged, _published(described)], sort_keys=True)
+
+
+def _experiment(data: dict[str, Any]) -> Experiment:
+    plot = Plot(**data["plot"]) if data["plot"] else None
+    settings = {label: Setting(**setting) for label, setting in data["settings"].items()}
+    bar = Bar(**data["bar"]) if data["bar"] else None
+    return Experiment(**{**data, "plot": plot, "settings": settings, "bar": bar})
+
+
+def _published(experiment: Experiment) -> str | None:
+    """Returns a hash of the published numbers beside an experiment's own; a figure may have none but its picture."""
+    file = ROOT / experiment.reference
+    return files.sha256(file) if file.is_file() else None

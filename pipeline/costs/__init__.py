@@ -1,0 +1,1 @@
+"""What a plan's runs will cost: steps, FLOPs, memory, time and downloads."""

@@ -1,0 +1,1 @@
+"""The paper's memory tables: which step each published number is of."""

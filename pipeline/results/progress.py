@@ -1,0 +1,89 @@
+"""How far a run is, read from its directory without disturbing it: done, failed, running, interrupted or left."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline import files
+from pipeline.config.metrics import METRICS
+from pipeline.results import locks, records
+
+FAILED = "failed"  # with a record: the loss diverged or memory ran out
+RUNNING = "running"
+INTERRUPTED = "interrupted"
+LEFT = "left"
+STATES = (records.DONE, RUNNING, FAILED, INTERRUPTED, LEFT)
+CHECKPOINTS = "checkpoints"  # pipeline.training.fit.CHECKPOINTS, without importing torch
+
+
+@dataclass
+class Progress:
+    """What there is of a run.
+
+    Attributes:
+        state: One of `STATES`.
+        scores: Step to score of each evaluation so far.
+        steps: How many there will be; None where that is not known.
+        problem: Why it failed.
+        status: What its record says, where there is one: `done`, `diverged` or `out_of_memory`.
+        seconds: How long it took, where there is a record.
+        step: The step that it can go on from; all of them where there is a record.
+    """
+
+    state: str
+    scores: dict[int, float]
+    steps: int | None = None
+    problem: str | None = None
+    status: str | None = None
+    seconds: float | None = None
+    step: int = 0
+
+    def best(self, metric: str) -> float | None:
+        """Returns the best score so far; None before the first evaluation."""
+        chosen: float | None = METRICS[metric].best(self.scores.values(), default=None)
+        return chosen
+
+
+def progress(directory: Path, identity: dict[str, Any]) -> Progress:
+    """Looks at a run.
+
+    Args:
+        directory: The run's directory, which need not exist.
+        identity: Its `RunConfig.identity()`; what is there of another configuration does not count.
+    """
+    config_hash = files.fingerprint(identity)
+    record = records.read_if_current(directory / records.NAME, config_hash)
+    if record is not None:
+        info = record["train_info"]
+        state = records.DONE if info["status"] == records.DONE else FAILED
+        scores = {
+            entry["step"]: entry["score"] for entry in info["evaluations"] if entry["score"] is not None
+        }
+        return Progress(
+            state,
+            scores,
+            info["steps"],
+            info["problem"],
+            info["status"],
+            info.get("wall_time_seconds"),
+            info["steps"],
+        )
+    checkpoints = directory / CHECKPOINTS / config_hash
+    state = RUNNING if locks.is_held(directory) else INTERRUPTED if checkpoints.is_dir() else LEFT
+    trainer = _trainer_state(checkpoints)
+    scores = {
+        entry["step"]: entry.get("eval_score", entry["eval_loss"])
+        for entry in trainer.get("log_history", [])
+        if "eval_loss" in entry
+    }
+    return Progress(state, scores, trainer.get("max_steps"), step=trainer.get("global_step", 0))
+
+
+def _trainer_state(checkpoints: Path) -> dict[str, Any]:
+    files = checkpoints.glob("checkpoint-*/trainer_state.json")
+    try:
+        newest = max(files, key=lambda file: int(file.parent.name.removeprefix("checkpoint-")))
+        return json.loads(newest.read_text())
+    except (OSError, ValueError):  # there is none, or it is being written or deleted right now
+        return {}

@@ -1,0 +1,177 @@
+import pytest
+from omegaconf import OmegaConf
+
+from pipeline.config.compose import CONF, compose_experiments, compose_run
+from pipeline.config.schema import KINDS
+from pipeline.errors import ConfigError
+
+
+def choices(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+MINI = ("minilm", "t5-mini", "t5-novice", "smollm2-135m")
+EXAMPLES = {"encoder": "sst2", "encoder-decoder": "wmt16-en-ro", "decoder": "alpaca"}
+
+
+@pytest.mark.parametrize("model", choices("model"))
+def test_every_method_composes_with_every_model(model):
+    profile = "mini" if model in MINI else "paper"
+    kind = OmegaConf.load(CONF / f"model/{model}.yaml").kind
+    for method in choices("method"):
+        task = "natural-instructions" if model == "llama2-7b" else EXAMPLES[kind]
+        if method == "prompt-tuning" and kind != "encoder":
+            continue  # the paper has it for RoBERTa alone
+        if method == "lora-qv" and kind == "encoder-decoder":
+            continue
+        run, _ = compose_run([f"profile={profile}", f"model={model}", f"method={method}", f"task={task}"])
+        assert (run.model.name, run.method.name, run.task.name) == (model, method, task)
+
+
+@pytest.mark.parametrize("task", choices("task"))
+def test_every_task_composes_with_its_kind_of_model_and_no_other(task):
+    kind = KINDS[OmegaConf.load(CONF / f"task/{task}.yaml").kind]
+    for model in MINI:
+        overrides = [f"model={model}", f"task={task}"]
+        if OmegaConf.load(CONF / f"model/{model}.yaml").kind == kind:
+            assert compose_run(overrides)[0].task.name == task
+        else:
+            with pytest.raises(ConfigError, match=f"task {task} needs a model of kind {kind}, not"):
+                compose_run(overrides)
+
+
+@pytest.mark.parametrize("profile", choices("profile"))
+def test_every_experiment_composes(profile):
+    experiments, settings, _ = compose_experiments([f"profile={profile}"])
+    assert settings.name == profile
+    assert list(experiments) == choices("experiment")
+    for name, experiment in experiments.items():
+        assert experiment.name == name
+        for group in ("model", "method", "task"):
+            assert set(getattr(experiment, f"{group}s")) <= set(choices(group))
+
+
+def test_the_paper_profile_is_the_paper_recipe():
+    base, _ = compose_run(["profile=paper", "model=roberta-base", "method=lora-fa", "task=mrpc"])
+    large, _ = compose_run(["profile=paper", "model=roberta-large", "method=lora", "task=mnli"])
+    assert (base.model.repository, large.model.repository) == (
+        "FacebookAI/roberta-base",
+        "FacebookAI/roberta-large",
+    )
+    assert (base.budget.batch_size, large.budget.batch_size) == (64, 32)
+    assert base.budget.max_length == large.budget.max_length == 128
+    assert base.rank == large.rank == 8
+    assert len(base.profile.seeds) == 3
+    assert base.alpha / base.rank == 4
+    assert base.budget.max_steps is None and base.budget.epochs == 30
+
+
+def test_the_paper_profile_has_the_recipes_of_tables_3_and_4():
+    for name, batch_size, rank in (("small", 64, 8), ("base", 32, 8), ("large", 16, 16)):
+        t5, _ = compose_run(["profile=paper", f"model=t5-{name}", "method=lora", "task=wmt16-en-ro"])
+        assert (t5.model.repository, t5.budget.batch_size, t5.rank) == (
+            f"google-t5/t5-{name}",
+            batch_size,
+            rank,
+        )
+    for task, sample in (("alpaca", None), ("flanv2", 50_000)):
+        llama, _ = compose_run(["profile=paper", "model=llama-7b", "method=lora-fa", f"task={task}"])
+        assert (llama.budget.batch_size, llama.rank, llama.alpha / llama.rank) == (32, 64, 2)
+        assert (llama.lr, llama.trainer.schedule, llama.trainer.max_grad_norm) == (
+            2e-4,
+            "constant_with_warmup",
+            0.3,
+        )
+        assert (llama.budget.max_length, llama.budget.max_target_length) == (384, 128)
+        assert llama.method.dropout == 0.1 and llama.task.instructions.sample == sample
+        assert llama.task.scoring.benchmark.shots == 5
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("task=foo", "conf/task/foo.yaml does not exist; task is one of alpaca, cola, flanv2"),
+        ("model=bert", "conf/model/bert.yaml does not exist; model is one of llama-7b, llama2-7b, minilm"),
+        ("rank=0", "command line: rank: must be at least 1, got 0"),
+        ("lr=-1", "command line: lr: must be greater than 0, got -1.0"),
+        ("seed=a", "command line: seed: Value 'a' of type 'str' could not be converted to Integer"),
+        ("method.rank=-3", "command line: method.rank: must be at least 1"),
+        ("+method.dropuot=0.1", "command line: method.dropuot: unknown key"),
+        ("method.dropuot=0.1", "Could not override 'method.dropuot'"),
+        ("method.dropout=1", "command line: method.dropout: must be at least 0 and below 1, got 1.0"),
+        (
+            "method.targets=null",
+            "command line: method.targets: lora-fa needs one of all-linear, attention, qv",
+        ),
+        ("method.targets=mlp", "method.targets: must be one of all-linear, attention, qv, got 'mlp'"),
+        ("lr=null", "lr: no learning rate for model minilm: add one, or give lr=..."),
+        ("model.frozen_dtype=float17", "model.frozen_dtype: must be one of float32, bfloat16, float16"),
+        ("budget.max_steps=null", "give either epochs or max_steps"),
+        ("budget.evaluations=1000", "more than max_steps"),
+        ("nonsense", "missing EQUAL"),
+    ],
+)
+def test_bad_input_is_one_clear_line(override, message):
+    with pytest.raises(ConfigError) as caught:
+        compose_run([override])
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_bad_value_in_a_file_names_the_file(tmp_path, monkeypatch):
+    import shutil
+
+    from hydra.core.global_hydra import GlobalHydra
+
+    from pipeline.config import compose
+
+    shutil.copytree(CONF, tmp_path / "conf")
+    file = tmp_path / "conf/method/lora-fa.yaml"
+    monkeypatch.setattr(compose, "CONF", tmp_path / "conf")
+    original = file.read_text()
+    broken = {
+        original.replace(
+            "rank: ${model.rank}", "rank: 0"
+        ): "conf/method/lora-fa.yaml: rank: must be at least 1, got 0",
+        original.replace("rank: ${model.rank}", "rnak: 8"): "conf/method/lora-fa.yaml: rank: missing",
+        original + "colour: red\n": "conf/method/lora-fa.yaml: colour: unknown key",
+        original.replace(
+            "dropout: ${model.adapter_dropout}", "dropout: much"
+        ): "conf/method/lora-fa.yaml: dropout: Value 'much'",
+        original.replace(
+            "  minilm:", "  maxilm:"
+        ): "conf/method/lora-fa.yaml: lr: no learning rate for model minilm",
+    }
+    try:
+        for text, message in broken.items():
+            file.write_text(text)
+            GlobalHydra.instance().clear()
+            with pytest.raises(ConfigError) as caught:
+                compose_run(["method=lora-fa"])
+            assert str(caught.value).startswith(message)
+    finally:
+        GlobalHydra.instance().clear()
+
+
+def test_a_method_without_a_rank_refuses_one():
+    with pytest.raises(ConfigError, match="command line: rank: method full-ft has no rank"):
+        compose_run(["method=full-ft", "rank=8"])
+
+
+def test_identity_holds_what_changes_a_result_and_nothing_else():
+    def identity(*overrides: str) -> dict:
+        return compose_run(overrides)[0].identity()
+
+    same = identity()
+    for override in ("profile.seeds=[7]", "method.label=x", "profile.threads=2", "method.lr.roberta-base=1"):
+        assert identity(override) == same, override
+    for override in (
+        "seed=1",
+        "lr=1",
+        "rank=4",
+        "method.dropout=0.5",
+        "budget.max_steps=9",
+        "task=rte",
+        "alpha=1",
+    ):
+        assert identity(override) != same, override

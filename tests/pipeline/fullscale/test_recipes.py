@@ -1,0 +1,49 @@
+"""The paper's numbers against the estimator's, at the recipes and readings of pipeline.fullscale.recipes."""
+
+from pathlib import Path
+
+import pytest
+
+from lorafa.memory.estimate import GIB, estimate
+from pipeline.fullscale.recipes import A100_80GB, TABLES, device_memory, published, table5
+
+PAPER = Path(__file__).parents[3] / "results" / "paper"
+# docs/memory.md, "Where the estimate does not meet the paper".
+EXCEPTIONS = {("t5-large", "lora"): 0.15}
+
+
+@pytest.mark.parametrize("cell", table5("fitted"), ids=lambda cell: "-".join(text for _, text in cell.key))
+@pytest.mark.integration
+def test_table5_is_within_a_tenth_of_the_paper(cell) -> None:
+    theirs = published("table5", PAPER).get(frozenset(cell.key))
+    if theirs is None:  # ours has no published number; it must need less than the paper's method
+        key = dict(cell.key)
+        rival = next(c for c in table5("fitted") if dict(c.key) == key | {"method": "lora-fa"})
+        assert estimate(cell.recipe).peak < estimate(rival.recipe).peak
+        return
+    ours = device_memory(estimate(cell.recipe))
+    if theirs == "OOM":
+        assert ours > A100_80GB
+    else:
+        tolerance = EXCEPTIONS.get(tuple(text for _, text in cell.key), 0.1)
+        assert ours / GIB == pytest.approx(float(theirs), rel=tolerance)
+
+
+def test_roberta_cells_need_no_fitting() -> None:
+    nominal = {cell.key: cell.recipe for cell in table5("nominal")}
+    for cell in table5("fitted"):
+        if cell.recipe.model.startswith("roberta"):
+            assert nominal[cell.key] == cell.recipe
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_every_published_cell_has_a_recipe(table: str) -> None:
+    keys = {frozenset(cell.key) for cell in TABLES[table]("nominal")}
+    numbers = published(table, PAPER)
+    assert set(numbers) <= keys
+    assert all(text == "fits" or text == "OOM" or float(text) > 0 for text in numbers.values())
+
+
+def test_ours_saves_what_it_claims_on_llama() -> None:
+    cells = {dict(cell.key)["method"]: cell.recipe for cell in TABLES["figure3"]("fitted")}
+    assert estimate(cells["lora-fa-lean"]).peak <= 0.62 * estimate(cells["lora"]).peak
