@@ -21,7 +21,13 @@ from pipeline.config import precision
 from pipeline.config.planner import make_plan, settings_of
 from pipeline.display.handler import Display
 from pipeline.errors import PipelineError
-from pipeline.config.targets import FIRST, Priorities, estimator, experiments_of, files_of
+from pipeline.config.targets import (
+    FIRST,
+    Priorities,
+    estimator,
+    experiments_of,
+    files_of,
+)
 
 min_version("9.0")
 

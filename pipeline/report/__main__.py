@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pipeline.cli import command_line, job
 from pipeline.config.planner import parse_plan
+from pipeline.files import write_json
 from pipeline.report import overview, runs
 from pipeline.tables import render
 
@@ -21,7 +22,7 @@ def main() -> None:
     facts = overview.facts(plan, finished)
     files = [*render.write(overview.table(facts), folder), *render.write(runs.table(finished), folder)]
     files.append(folder / "report.json")
-    files.write_json(files[-1], facts)
+    write_json(files[-1], facts)
     for file in files:
         print(file)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 from pandas.io.formats.style import Styler
 
+from pipeline.files import write_text
 from pipeline.tables.table import Cell, Table
 
 _LATEX = str.maketrans(
@@ -55,12 +56,10 @@ body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 75em; margin: 2em auto;
 def write(table: Table, folder: Path) -> list[Path]:
     """Writes the table in every format and returns the files."""
     formats = {"md": markdown, "tex": latex, "csv": csv, "html": html}
-    files = []
+    paths = {ending: folder / f"{table.name}.{ending}" for ending in formats}
     for ending, render in formats.items():
-        file = folder / f"{table.name}.{ending}"
-        files.write_text(file, render(table))
-        files.append(file)
-    return files
+        write_text(paths[ending], render(table))
+    return list(paths.values())
 
 
 def markdown(table: Table) -> str:

@@ -139,7 +139,7 @@ def _cell(model: str, method: str, column: str, runs: pd.DataFrame, bar: Bar) ->
         deviation=found.std(ddof=1),
         most=bar.deviation,
         failed=len(runs) - len(found),
-        unjudged=_one_seed(runs),
+        unjudged="one seed" if runs.seed.nunique() < 2 else "",
     )
     unknown = math.isnan(finding.least) and finding.sane  # its deviation can be judged without
     return replace(finding, unjudged=finding.unjudged or NO_FLOOR) if unknown else finding
@@ -149,12 +149,8 @@ def _row(model: str, method: str, rows: pd.DataFrame, bar: Bar) -> Finding:
     """A median over tasks: one that came out well by luck does not make a trained row."""
     gains = (rows.score - rows.base).groupby(rows.column).mean()
     failed = int(rows.score.isna().sum())
-    unjudged = _one_seed(rows) or (NO_FLOOR if rows.base.isna().all() else "")
+    unjudged = NO_FLOOR if rows.base.isna().all() else ""
     return Finding(model, method, ROW, gains.median(), bar.above, failed=failed, unjudged=unjudged)
-
-
-def _one_seed(runs: pd.DataFrame) -> str:
-    return "one seed" if runs.seed.nunique() < 2 else ""
 
 
 def _glue(results: pd.DataFrame, bar: Bar) -> pd.DataFrame:

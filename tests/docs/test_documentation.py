@@ -367,7 +367,8 @@ def generated():
 def test_the_configuration_reference_has_every_key_and_file(generated):
     text = generated.configuration()
     parts = (schema, pipeline.config.profile, pipeline.config.experiment)
-    described = {kind for part in parts for kind in vars(part).values() if dataclasses.is_dataclass(kind)}
+    found = {kind for part in parts for kind in vars(part).values() if dataclasses.is_dataclass(kind)}
+    described = found - {pipeline.config.experiment.Kind}
     assert set(generated.SECTIONS) == described
     for kind in described:
         section = text.split(f"### {kind.__name__}\n")[1].split("\n## ")[0].split("\n### ")[0]

@@ -275,9 +275,10 @@ def test_an_unknown_experiment_is_named(grid):
 STUB = """
 import json, math, sys, time
 from pathlib import Path
-from pipeline.results import records
+from pipeline import files
 from pipeline.config.compose import compose_run
 from pipeline.config.paths import run_dir
+from pipeline.results import records
 
 run, cfg = compose_run(sys.argv[1:])
 if run.rank == 3:

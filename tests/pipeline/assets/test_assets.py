@@ -16,6 +16,7 @@ from pipeline.assets.needs import Need
 from pipeline.config.compose import compose_run
 from pipeline.config.mirror import Package, read_config
 from pipeline.errors import AssetError, ConfigError
+from pipeline.files import write_json
 from pipeline.models import encoder as encoders
 
 
@@ -132,7 +133,7 @@ def test_a_missing_repository_says_how_to_get_it(tmp_path):
 
 
 def test_a_mirror_configuration_is_checked(tmp_path, monkeypatch):
-    monkeypatch.setattr(mirror, "CONF", tmp_path)
+    monkeypatch.setattr("pipeline.config.mirror.CONF", tmp_path)
     (tmp_path / "mirror").mkdir()
     good = (Path(__file__).parents[3] / "conf/mirror/mini.yaml").read_text()
     for text, message in (
@@ -298,12 +299,12 @@ def test_a_repository_that_is_being_fetched_is_not_read(tmp_path):
 def test_verify_compares_files_with_the_manifest(tmp_path):
     folder = tmp_path / "models/a/b"
     folder.mkdir(parents=True)
-    files = {}
+    facts = {}
     for name in ("same", "other", "gone"):
         (folder / name).write_text(name)
         digest = hashlib.sha256(name.encode()).hexdigest()
-        files[name] = {"size": len(name), "sha256": digest}
-    files.write_json(tmp_path / fetch.MANIFEST, {"repositories": {"models/a/b": {"files": files}}})
+        facts[name] = {"size": len(name), "sha256": digest}
+    write_json(tmp_path / fetch.MANIFEST, {"repositories": {"models/a/b": {"files": facts}}})
     assert fetch.verify(tmp_path) == []
     (folder / "other").write_text("ohter")
     (folder / "gone").unlink()
