@@ -4,7 +4,9 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, get_args
+
+from lorafa.options import DataFreeInit
 
 Check = tuple[Callable[[Any], object], str]
 
@@ -204,7 +206,7 @@ class Method:
     dropout: float | None = field(default=None, metadata=_fraction())
     virtual_tokens: int | None = field(default=None, metadata=_at_least(1))
     init_A: str | None = field(  # noqa: N815 - the paper's name
-        default=None, metadata=_one_of("kaiming_uniform", "normal", "ones", "orthogonal")
+        default=None, metadata=_one_of(*get_args(DataFreeInit))
     )
     layer_fraction: float = field(
         default=1.0, metadata={"check": (lambda value: 0 < value <= 1, "must be above 0 and at most 1")}
