@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lorafa.audit import audit
     from lorafa.config import LoraFaConfig
+    from lorafa.eva import initialize_eva
     from lorafa.functional import add_lora_fa, lora_fa_linear
     from lorafa.model import get_lora_fa_model, load
     from lorafa.recompute import apply_recompute, remove_recompute
@@ -19,6 +20,7 @@ _MODULES = {
     "apply_recompute": "lorafa.recompute",
     "audit": "lorafa.audit",
     "get_lora_fa_model": "lorafa.model",
+    "initialize_eva": "lorafa.eva",
     "load": "lorafa.model",
     "lora_fa_linear": "lorafa.functional",
     "remove_recompute": "lorafa.recompute",
@@ -29,6 +31,7 @@ __all__ = [
     "apply_recompute",
     "audit",
     "get_lora_fa_model",
+    "initialize_eva",
     "load",
     "lora_fa_linear",
     "remove_recompute",

@@ -85,7 +85,9 @@ def audit(model: nn.Module) -> Audit:
     """
     trainable = {name: p.numel() for name, p in model.named_parameters() if p.requires_grad}
     frozen = {name: p.numel() for name, p in model.named_parameters() if not p.requires_grad}
-    bias_trains = any(config.bias != "none" for config in _configs(model))
+    configs = _configs(model)
+    bias_trains = any(config.bias != "none" for config in configs.values())
+    need_data = {name for name, config in configs.items() if getattr(config, "init_A", None) == "eva"}
     layers, problems = [], []
     for name, module in model.named_modules():
         if not isinstance(module, LoraLayer):
@@ -105,6 +107,9 @@ def audit(model: nn.Module) -> Audit:
                 not ours or "lora_A" in module.frozen_peft_weight_names.get(adapter, ())
             ):
                 problems.append(f"A of adapter {adapter} in {name} trains")
+        for adapter, A in matrices.items():
+            if adapter in need_data and torch.isnan(cast(torch.Tensor, A)).any():
+                problems.append(f"A of adapter {adapter} in {name} has no values yet: call initialize_eva")
         active = [adapter for adapter in module.active_adapters if adapter in matrices]
         rank = sum(module.r[adapter] for adapter in active)
         d_in, d_out = cast(int, module.in_features), cast(int, module.out_features)
@@ -115,11 +120,11 @@ def audit(model: nn.Module) -> Audit:
     if not layers:
         problems.append("no layer is adapted")
     recomputed = recomputing(model)
-    asked = {kind for config in _configs(model) for kind in cast(list[str], getattr(config, "recompute", []))}
+    asked = {kind for c in configs.values() for kind in cast(list[str], getattr(c, "recompute", []))}
     return Audit(trainable, frozen, layers, problems, recomputed, sorted(asked - set(recomputed)))
 
 
-def _configs(model: nn.Module) -> list[LoraConfig]:
-    """Configurations of the adapters of a model, or of the model in a wrapper of distributed training."""
+def _configs(model: nn.Module) -> dict[str, LoraConfig]:
+    """Configurations of the adapters of a model, or of the model in a wrapper of distributed training, by name."""
     found = (getattr(module, "peft_config", None) for module in model.modules())
-    return list(next((configs for configs in found if isinstance(configs, dict)), {}).values())
+    return next((configs for configs in found if isinstance(configs, dict)), {})

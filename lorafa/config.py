@@ -5,7 +5,7 @@ import dataclasses
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
@@ -13,13 +13,10 @@ from peft import LoraConfig
 from torch import nn
 
 from lorafa.dispatch import new_layer
+from lorafa.options import Gradient, InitA, Recompute
 from lorafa.refusals import refuse_unsupported
 
 CONFIG_NAME = "lorafa_config.json"
-
-InitA = Literal["kaiming_uniform", "normal", "ones", "orthogonal"]
-Gradient = Literal["plain", "projected"]
-Recompute = Literal["norm", "activation", "dropout", "loss"]
 
 
 @dataclass
@@ -33,7 +30,8 @@ class LoraFaConfig(LoraConfig):
         target_modules: As for LoRA, names or a regular expression; or "all-linear", "attention" or "qv",
             which `get_lora_fa_model` resolves (`lorafa.targets`).
         init_A: Initialisation of A. PEFT's "kaiming_uniform", as in the paper's tables; "normal", N(0, 1),
-            and "ones", the paper's Table 6; "orthogonal", orthonormal rows, eq. 3.
+            and "ones", the paper's Table 6; "orthogonal", orthonormal rows, eq. 3; "shards", identities side
+            by side, as in MiSS; "eva", the leading directions of the layers' inputs, which `initialize_eva` finds.
         gradient: "plain" is the paper's version 1; "projected" multiplies B's gradient by s⁻²(AAᵀ)⁻¹, a later
             version's, for whichever optimizer is used.
         recompute: What the base model recomputes in backward instead of saving it (paper §3.2): any of

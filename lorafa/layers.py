@@ -23,21 +23,29 @@ def initialize_frozen(weight: Tensor, init: str) -> None:
     Args:
         weight: A, (r, in_features), or with more dimensions that count as in_features.
         init: "kaiming_uniform" leaves PEFT's; "normal" is N(0, 1) and "ones" is 1 (paper, Table 6);
-            "orthogonal" has orthonormal rows, the Q of eq. 3.
+            "orthogonal" has orthonormal rows, the Q of eq. 3; "shards" is [I I ... I], the last I cut off where r does
+            not divide in_features: orthogonal rows with AAᵀ = (in_features / r)·I where it does (MiSS, arXiv
+            2409.15371); "eva" is not a number until `initialize_eva` fills it in.
 
     Raises:
-        ValueError: If orthonormal rows are impossible, r > in_features.
+        ValueError: If orthogonal rows are impossible, r > in_features.
     """
+    r, width = weight.shape[0], weight.shape[1:].numel()
+    if init in ("orthogonal", "shards") and r > width:
+        raise ValueError(f'init_A="{init}" needs r <= in_features, but A is {tuple(weight.shape)}')
     if init == "normal":
         nn.init.normal_(weight)
     elif init == "ones":
         nn.init.ones_(weight)
-    elif init == "orthogonal":
-        if weight.shape[0] > weight[0].numel():
-            raise ValueError(f'init_A="orthogonal" needs r <= in_features, but A is {tuple(weight.shape)}')
-        if not weight.is_meta:
-            with torch.no_grad():  # QR has no half-precision kernels
-                weight.copy_(nn.init.orthogonal_(torch.empty_like(weight, dtype=torch.float32)))
+    elif init == "eva":
+        nn.init.constant_(weight, torch.nan)
+    elif init == "shards":
+        with torch.no_grad():
+            identities = torch.eye(r, device=weight.device).repeat(1, -(-width // r))
+            weight.copy_(identities[:, :width].view_as(weight))
+    elif init == "orthogonal" and not weight.is_meta:
+        with torch.no_grad():  # QR has no half-precision kernels
+            weight.copy_(nn.init.orthogonal_(torch.empty_like(weight, dtype=torch.float32)))
 
 
 def is_plain(module: nn.Module, forwards: tuple[Any, ...] = _PLAIN) -> bool:

@@ -2,8 +2,9 @@
 
 import math
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, get_args
 
+from lorafa.options import DataFreeInit
 from pipeline.config import checks
 from pipeline.config.metrics import METRICS
 from pipeline.config.profile import Profile
@@ -100,7 +101,7 @@ class Method:
     dropout: float | None = field(default=None, metadata=checks.fraction())
     virtual_tokens: int | None = field(default=None, metadata=checks.at_least(1))
     init_A: str | None = field(  # noqa: N815 - the paper's name
-        default=None, metadata=checks.one_of("kaiming_uniform", "normal", "ones", "orthogonal")
+        default=None, metadata=checks.one_of(*get_args(DataFreeInit))
     )
     layer_fraction: float = field(
         default=1.0, metadata={"check": (lambda value: 0 < value <= 1, "must be above 0 and at most 1")}

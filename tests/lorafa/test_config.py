@@ -53,7 +53,7 @@ def test_orthogonal_needs_a_rank_below_the_width():
         ({"lora_bias": True}, "lora_bias"),
         ({"init_lora_weights": "pissa"}, "pissa"),
         ({"use_qalora": True}, "use_qalora"),
-        ({"init_A": "xavier"}, "init_A must be of .* 'xavier'"),
+        ({"init_A": "xavier"}, "init_A must be of .*'shards', 'eva'.* 'xavier'"),
         ({"gradient": "scaled"}, "gradient must be of"),
         ({"recompute": ["norms"]}, "recompute must be of"),
         ({"layer_fraction": 0.0}, "layer_fraction"),

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 import peft
 import pytest
@@ -14,6 +14,7 @@ from transformers.pytorch_utils import Conv1D
 
 from lorafa import LoraFaConfig, audit, get_lora_fa_model, load
 from lorafa.memory.meter import SavedTensorMeter
+from lorafa.options import DataFreeInit
 from lorafa.refusals import REASONS
 
 R, BATCH = 4, 3
@@ -281,7 +282,7 @@ def test_projected_gradient(kind):
 
 
 @each
-@pytest.mark.parametrize("init_A", ["kaiming_uniform", "normal", "ones", "orthogonal"])
+@pytest.mark.parametrize("init_A", get_args(DataFreeInit))
 def test_initialisation(kind, init_A):
     model = get_lora_fa_model(kind.model(), LoraFaConfig(r=2, **kind.options, init_A=init_A))
     x = kind.input()

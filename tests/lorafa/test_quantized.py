@@ -6,7 +6,7 @@ import torch
 import transformers
 from torch import nn
 
-from lorafa import LoraFaConfig, get_lora_fa_model
+from lorafa import LoraFaConfig, get_lora_fa_model, initialize_eva
 from lorafa.memory.meter import SavedTensorMeter
 
 bnb = pytest.importorskip("bitsandbytes")
@@ -221,3 +221,16 @@ def test_qlora_trains_and_reloads(tmp_path, batch):
     with torch.no_grad():
         a, b = plain(**batch("llama")).loss, model.eval()(**batch("llama")).loss
     torch.testing.assert_close(a, b, rtol=1e-2, atol=0)  # plain PEFT evaluates packed weights
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_eva(bits):
+    torch.manual_seed(0)
+    config = LoraFaConfig(r=R, target_modules=["linear"], init_A="eva")
+    model = get_lora_fa_model(Layer(bits).to("cpu"), config)
+    x = (torch.randn(96, D_IN) * 0.8 ** torch.arange(D_IN)).to(torch.bfloat16)
+    plain = {"prepare_model_inputs_fn": None, "prepare_layer_inputs_fn": None, "show_progress_bar": False}
+    initialize_eva(model, [x], forward_fn=lambda model, x: model(x), **plain)
+    A = model.base_model.model.linear.lora_A["default"].weight
+    assert not A.requires_grad
+    torch.testing.assert_close(A @ A.T, torch.eye(R), atol=1e-4, rtol=0)

@@ -1,6 +1,9 @@
+from typing import get_args
+
 import pytest
 from omegaconf import OmegaConf
 
+from lorafa.options import DataFreeInit
 from pipeline.config.compose import CONF, compose_experiments, compose_run
 from pipeline.config.schema import KINDS
 from pipeline.errors import ConfigError
@@ -104,6 +107,10 @@ def test_the_paper_profile_has_the_recipes_of_tables_3_and_4():
             "command line: method.targets: lora-fa needs one of all-linear, attention, qv",
         ),
         ("method.targets=mlp", "method.targets: must be one of all-linear, attention, qv, got 'mlp'"),
+        (
+            "method.init_A=eva",
+            "method.init_A: must be one of kaiming_uniform, normal, ones, orthogonal, shards, got 'eva'",
+        ),
         ("lr=null", "lr: no learning rate for model minilm: add one, or give lr=..."),
         ("model.frozen_dtype=float17", "model.frozen_dtype: must be one of float32, bfloat16, float16"),
         ("budget.max_steps=null", "give either epochs or max_steps"),
@@ -116,6 +123,12 @@ def test_bad_input_is_one_clear_line(override, message):
         compose_run([override])
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("init_A", get_args(DataFreeInit))
+def test_a_starts_in_every_way_that_needs_no_data(init_A):
+    run, _ = compose_run(["method=lora-fa", f"method.init_A={init_A}"])
+    assert run.method.init_A == init_A
 
 
 def test_a_bad_value_in_a_file_names_the_file(tmp_path, monkeypatch):

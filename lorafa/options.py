@@ -1,0 +1,9 @@
+"""The values that the options of LoRA-FA take; importing them does not import torch."""
+
+from typing import Literal
+
+# Those that need nothing but the shape of A, and "eva", which needs data.
+DataFreeInit = Literal["kaiming_uniform", "normal", "ones", "orthogonal", "shards"]
+InitA = Literal[DataFreeInit, "eva"]
+Gradient = Literal["plain", "projected"]
+Recompute = Literal["norm", "activation", "dropout", "loss"]
