@@ -23,9 +23,15 @@ _LLAMA = {
     "vocab_size": 32000,
     "max_position_embeddings": 4096,
 }
+_LLAMA_3 = _LLAMA | {
+    "vocab_size": 128256,
+    "intermediate_size": 14336,
+    "num_key_value_heads": 8,
+    "max_position_embeddings": 131072,
+}
 
-# The paper's models (§4): what their config.json has that differs from the class's defaults. LLaMA and
-# Llama 2 have one geometry.
+# The paper's models (§4), and below them those that others have published measurements of: what their config.json has
+# that differs from the class's defaults. LLaMA and Llama 2 have one geometry, as have Llama 3 and 3.1.
 BUILT_IN: dict[str, dict[str, Any]] = {
     "roberta-base": _ROBERTA,
     "roberta-large": _ROBERTA
@@ -44,6 +50,52 @@ BUILT_IN: dict[str, dict[str, Any]] = {
         "num_attention_heads": 40,
         "num_key_value_heads": 40,
     },
+    "llama-70b": _LLAMA
+    | {
+        "hidden_size": 8192,
+        "intermediate_size": 28672,
+        "num_hidden_layers": 80,
+        "num_attention_heads": 64,
+        "num_key_value_heads": 8,
+    },
+    "llama-3-8b": _LLAMA_3,
+    "llama-3.2-1b": _LLAMA_3
+    | {
+        "hidden_size": 2048,
+        "intermediate_size": 8192,
+        "num_hidden_layers": 16,
+        "tie_word_embeddings": True,
+    },
+    "llama-3.2-3b": _LLAMA_3
+    | {
+        "hidden_size": 3072,
+        "intermediate_size": 8192,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 24,
+        "tie_word_embeddings": True,
+    },
+    "mistral-7b": {
+        "model_type": "mistral",
+        "architectures": ["MistralForCausalLM"],
+        "vocab_size": 32000,
+        "intermediate_size": 14336,
+        "num_key_value_heads": 8,
+    },
+    "phi-1.5": {
+        "model_type": "phi",
+        "architectures": ["PhiForCausalLM"],
+        "vocab_size": 51200,
+        "num_hidden_layers": 24,
+    },
+    "bert-large": {
+        "model_type": "bert",
+        "architectures": ["BertForSequenceClassification"],
+        "vocab_size": 30522,
+        "hidden_size": 1024,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "intermediate_size": 4096,
+    },
 }
 
 # Repositories of the hub whose geometry is built in, so that nothing is asked of the hub for them.
@@ -56,4 +108,12 @@ REPOSITORIES = {
     "huggyllama/llama-7b": "llama-7b",
     "meta-llama/Llama-2-7b-hf": "llama-7b",
     "meta-llama/Llama-2-13b-hf": "llama-13b",
+    "meta-llama/Llama-2-70b-hf": "llama-70b",
+    "meta-llama/Meta-Llama-3-8B": "llama-3-8b",
+    "meta-llama/Llama-3.1-8B": "llama-3-8b",
+    "meta-llama/Llama-3.2-1B": "llama-3.2-1b",
+    "meta-llama/Llama-3.2-3B": "llama-3.2-3b",
+    "mistralai/Mistral-7B-v0.1": "mistral-7b",
+    "microsoft/phi-1_5": "phi-1.5",
+    "google-bert/bert-large-uncased": "bert-large",
 }

@@ -1,0 +1,307 @@
+"""GPU memory that others have measured and published, beside what `lorafa.memory` estimates for the same step.
+
+  python -m pipeline.published                 every row of results/published/gpu_memory.csv, each source, the bound
+  python -m pipeline.published --csv FILE      the rows as CSV, too
+  python -m pipeline.published --fit           the effective lengths, fitted anew
+
+Where a source does not state the length of its batches, one length is fitted on one of its rows, which then counts for
+nothing: it is marked with = and left out of every summary. A row with a caveat, marked with †, has something that a
+recipe cannot say.
+"""
+
+import gc
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+from scipy.stats import binom
+from tqdm import tqdm
+
+from lorafa.memory.estimate import GIB, Estimate, estimate
+from lorafa.memory.fit import CONTEXT
+from lorafa.memory.models import ModelNotFoundError
+from lorafa.memory.recipe import Recipe, RecipeError
+from pipeline import files
+from pipeline.cli import command_line, job
+from pipeline.errors import ConfigError
+
+PATH = Path(__file__).parents[1] / "results/published/gpu_memory.csv"
+UNITS = {"bytes": 1, "MiB": 2**20, "GiB": GIB, "GB": 10**9}
+# What was measured, as a number of an estimate; a device also holds a context.
+MEASURED: dict[str, Callable[[Estimate], int]] = {
+    "allocated": lambda result: result.peak,
+    "active": lambda result: result.peak,
+    "reserved": lambda result: result.reserved,
+    "device": lambda result: result.reserved,
+}
+
+
+def _flag(text: str) -> bool:
+    if text not in ("yes", "no"):
+        raise ValueError(f"checkpointing must be yes or no, not {text!r}")
+    return text == "yes"
+
+
+# Columns of the file, where they have something, as fields of a recipe.
+FIELDS: dict[str, tuple[str, Callable[[str], Any]]] = {
+    "model": ("model", str),
+    "method": ("method", str),
+    "rank": ("rank", int),
+    "targets": ("target_modules", lambda text: tuple(text.split())),
+    "dtype": ("dtype", str),
+    "autocast": ("autocast", str),
+    "adapter_dtype": ("adapter_dtype", str),
+    "quantization": ("quantization", str),
+    "attention": ("attention", str),
+    "dropout": ("adapter_dropout", float),
+    "micro_batch": ("batch_size", int),
+    "fitted_length": ("source_length", int),
+    "length": ("source_length", int),  # what is stated goes before what is fitted
+    "virtual_tokens": ("virtual_tokens", int),
+    "checkpointing": ("checkpointing", _flag),
+    "optimizer": ("optimizer", str),
+}
+ONE_IN = 20
+CLOSE = 5.0  # per cent
+
+
+@dataclass(frozen=True)
+class Bound:
+    """How much more than estimated to expect: a one-sided, distribution-free bound, an order statistic of the errors.
+
+    Attributes:
+        margin: Of the rows, at most one in `ONE_IN` has measured > estimated · (1 + margin).
+        rows: How many rows that rests on.
+        above: How many of them are above.
+        confidence: That the margin holds for `1 − 1/ONE_IN` of all measurements, if the rows were drawn from them at
+            random and independently; whatever their distribution.
+        largest: The margin that no row exceeds.
+        largest_confidence: The same of that.
+    """
+
+    margin: float
+    rows: int
+    above: int
+    confidence: float
+    largest: float
+    largest_confidence: float
+
+
+def bound(measured: Sequence[float], estimated: Sequence[float], one_in: int = ONE_IN) -> Bound:
+    """Returns the smallest margin that at most one in `one_in` rows exceeds.
+
+    With n rows it is the k-th smallest of measured / estimated − 1, for k = n − ⌊n / one_in⌋. It is at least the
+    distribution's (1 − 1/one_in)-quantile with probability P(Binomial(n, 1 − 1/one_in) < k) (Wilks 1941); the largest
+    of them with probability 1 − (1 − 1/one_in)ⁿ.
+
+    Raises:
+        ValueError: There are no rows.
+    """
+    errors = sorted(m / e - 1 for m, e in zip(measured, estimated, strict=True))
+    if not errors:
+        raise ValueError("a bound needs at least one row")
+    count, share = len(errors), 1 - 1 / one_in
+    above = count // one_in
+    return Bound(
+        margin=errors[count - above - 1],
+        rows=count,
+        above=above,
+        confidence=float(binom.cdf(count - above - 1, count, share)),
+        largest=errors[-1],
+        largest_confidence=float(binom.cdf(count - 1, count, share)),
+    )
+
+
+def read(path: Path = PATH) -> pd.DataFrame:
+    """Returns the published measurements, all as text, empty where nothing is stated."""
+    return pd.read_csv(path, dtype=str, keep_default_na=False)
+
+
+def recipe_of(row: pd.Series) -> Recipe:
+    """Returns the step that a row is the memory of.
+
+    Raises:
+        ConfigError: It describes no possible step; the message names the line of the file.
+    """
+    try:
+        return Recipe(**{name: parse(row[column]) for column, (name, parse) in FIELDS.items() if row[column]})
+    except (RecipeError, ValueError, TypeError) as error:
+        raise ConfigError(f"{PATH.name}, line {_line(row)}: {error}") from error
+
+
+def bytes_measured(row: pd.Series) -> float:
+    """Returns what a row measured, in bytes; a GB is 10⁹ of them."""
+    return float(row["value"]) * UNITS[row["unit"]]
+
+
+def bytes_estimated(row: pd.Series, recipe: Recipe | None = None) -> int:
+    """Returns the estimate of what a row measured, of the row's own recipe or another.
+
+    Raises:
+        ConfigError: The step cannot be run; the message names the line of the file.
+    """
+    try:
+        result = MEASURED[row["measured"]](estimate(recipe or recipe_of(row)))
+    except (RecipeError, ModelNotFoundError) as error:
+        raise ConfigError(f"{PATH.name}, line {_line(row)}: {error}") from error
+    return result + (context_of(row) if row["measured"] == "device" else 0)
+
+
+def context_of(row: pd.Series) -> int:
+    """Returns the bytes of a device besides PyTorch's: as the source states them, or as `lorafa.memory` has them."""
+    return int(row["context_mib"]) * UNITS["MiB"] if row["context_mib"] else CONTEXT
+
+
+def fit_length(row: pd.Series, longest: int = 4096) -> int:
+    """Returns the length, to 8 tokens, from which on the estimate is at least what the row measured."""
+    recipe, measured = recipe_of(row), bytes_measured(row)
+    low, high = 0, longest // 8  # too short, long enough
+    while high - low > 1:
+        middle = (low + high) // 2
+        enough = bytes_estimated(row, replace(recipe, source_length=8 * middle)) >= measured
+        low, high = (low, middle) if enough else (middle, high)
+    return 8 * high
+
+
+def compare(rows: pd.DataFrame) -> pd.DataFrame:
+    """Estimates every row.
+
+    Returns:
+        By row: source, setting, what was measured, measured and estimated GiB, the error of the estimate in per cent of
+        the measured, whether a length was fitted on it, its caveat, its address.
+    """
+    found = []
+    for _, row in tqdm(rows.iterrows(), total=len(rows), desc="published", unit="step"):
+        measured, estimated = bytes_measured(row), bytes_estimated(row)
+        found.append(
+            {
+                "source": row["source"],
+                "setting": setting(row),
+                "measured": row["measured"],
+                "measured_gib": measured / GIB,
+                "estimated_gib": estimated / GIB,
+                "error_percent": 100 * (estimated / measured - 1),
+                "fitted": row["fitted_on"] == "yes",
+                "caveat": row["caveat"],
+                "url": row["url"],
+            }
+        )
+    return pd.DataFrame(found)
+
+
+def setting(row: pd.Series) -> str:
+    """Returns a row's step in a few words."""
+    recipe = recipe_of(row)
+    parts = [
+        recipe.model.rpartition("/")[2],
+        recipe.method,
+        f"r{recipe.rank} {'+'.join(n.removesuffix('_proj') for n in recipe.target_modules)}"
+        if row["rank"]
+        else "",
+        recipe.optimizer if recipe.optimizer != "adamw" else "",
+        recipe.dtype if recipe.autocast in ("none", recipe.dtype) else f"{recipe.dtype}/{recipe.autocast}",
+        recipe.quantization if recipe.quantization != "none" else "",
+        f"{recipe.batch_size}×{recipe.source_length}",
+        "checkpointed" if recipe.checkpointing else "",
+        f"transformers {row['transformers']}" if row["transformers"] else "",
+    ]
+    return " ".join(part for part in parts if part)
+
+
+def summarize(compared: pd.DataFrame) -> pd.DataFrame:
+    """Returns for each source the rows that nothing was fitted on, the median error and the worst, with their signs."""
+    return pd.DataFrame(
+        {
+            "source": source,
+            "rows": len(errors),
+            "close": int((errors.abs() <= CLOSE).sum()),
+            "median_percent": errors.median(),
+            "worst_percent": errors[errors.abs().idxmax()],
+        }
+        for source, errors in compared[~compared.fitted].groupby("source", sort=False).error_percent
+    )
+
+
+def bounds(compared: pd.DataFrame) -> dict[str, Bound]:
+    """Returns the bound over the rows without a caveat, and over all; those that a length was fitted on are neither."""
+    tested = compared[~compared.fitted]
+    groups = {"without a caveat": tested[tested.caveat == ""], "all": tested}
+    return {name: bound(rows.measured_gib, rows.estimated_gib) for name, rows in groups.items() if len(rows)}
+
+
+def rows_table(compared: pd.DataFrame) -> Table:
+    """Returns the rows for a terminal."""
+    view = Table(
+        title="estimated beside measured by others, GiB; = a length was fitted on this row, † has a caveat"
+    )
+    for heading in ("source", "setting", "of"):
+        view.add_column(heading)
+    for heading in ("measured", "estimated", "error %", ""):
+        view.add_column(heading, justify="right")
+    for row in compared.itertuples():
+        mark = ("=" if row.fitted else "") + ("†" if row.caveat else "")
+        numbers = f"{row.measured_gib:.2f}", f"{row.estimated_gib:.2f}", f"{row.error_percent:+.1f}"
+        view.add_row(row.source, row.setting, row.measured, *numbers, mark)
+    return view
+
+
+def summary_table(compared: pd.DataFrame) -> Table:
+    """Returns the sources for a terminal."""
+    view = Table(title="error of the estimate, without the rows that a length was fitted on")
+    view.add_column("source")
+    for heading in ("rows", f"within {CLOSE:.0f} %", "median %", "worst %"):
+        view.add_column(heading, justify="right")
+    for row in summarize(compared).itertuples():
+        view.add_row(
+            row.source,
+            str(row.rows),
+            str(row.close),
+            f"{row.median_percent:+.1f}",
+            f"{row.worst_percent:+.1f}",
+        )
+    return view
+
+
+def sentence(name: str, found: Bound) -> str:
+    """Returns a bound in words."""
+    confidence = f"{100 * found.confidence:.0f} and {100 * found.largest_confidence:.0f} %"
+    return (
+        f"Rows {name}: {found.above} of {found.rows} have measured more than the estimate × {1 + found.margin:.3f}, "
+        f"none more than × {1 + found.largest:.3f}. Were they independent draws, {100 - 100 / ONE_IN:.0f} % of all "
+        f"measurements would be below these with confidence {confidence}, whatever their distribution."
+    )
+
+
+def _line(row: pd.Series) -> int:
+    return int(str(row.name)) + 2  # after the header, and from 1
+
+
+@job
+def main() -> None:
+    """Runs the command line."""
+    parser = command_line("pipeline.published", __doc__)
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="also write the rows there")
+    parser.add_argument("--fit", action="store_true", help="only fit the effective lengths, and print them")
+    options = parser.parse_args()
+    rows = read()
+    gc.freeze()  # what the imports made lives as long as the process; collecting it would cost a third of the time
+    console = Console()
+    if options.fit:
+        for _, row in rows[rows.fitted_on == "yes"].iterrows():
+            console.print(f"{row['source']}: {fit_length(row)} tokens (in the file: {row['fitted_length']})")
+        return
+    compared = compare(rows)
+    for view in (rows_table(compared), summary_table(compared)):
+        console.print(view)
+    for name, found in bounds(compared).items():
+        console.print(sentence(name, found), highlight=False)
+    if options.csv:
+        files.write_text(options.csv, compared.to_csv(index=False))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,171 @@
+"""Published measurements of GPU memory, and estimates beside them."""
+
+import re
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+from peft import LoraConfig, get_peft_model
+from peft.optimizers import create_lorafa_optimizer
+from torch import nn
+
+from lorafa.memory.geometry import BUILT_IN, REPOSITORIES
+from pipeline import published
+from pipeline.errors import ConfigError
+
+COLUMNS = (
+    "source url commit date gpu torch transformers peft model method rank targets dtype autocast adapter_dtype "
+    "quantization attention dropout batch micro_batch length max_length virtual_tokens checkpointing optimizer "
+    "measured value unit context_mib fitted_length fitted_on caveat"
+)
+GIB = 2**30
+
+
+@pytest.fixture(scope="module")
+def rows() -> pd.DataFrame:
+    return published.read()
+
+
+@pytest.fixture
+def estimates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every step is estimated to have allocated 8 GiB and reserved a byte for each token more."""
+
+    def estimate(recipe):
+        tokens = recipe.batch_size * recipe.source_length
+        return SimpleNamespace(peak=8 * GIB, reserved=8 * GIB + tokens)
+
+    monkeypatch.setattr(published, "estimate", estimate)
+
+
+def test_file(rows: pd.DataFrame) -> None:
+    assert " ".join(rows) == COLUMNS
+    assert len(rows) >= 25
+    assert rows.source.nunique() >= 4
+    assert not rows.drop(columns="value").duplicated().any()
+    assert set(rows.unit) <= set(published.UNITS)
+    assert set(rows.measured) <= set(published.MEASURED)
+    assert rows.commit.map(lambda text: bool(re.fullmatch("[0-9a-f]{40}", text))).all()
+    assert all(
+        re.match(rf"https://github\.com/[\w./-]+/blob/{row.commit}/", row.url) for row in rows.itertuples()
+    )
+    assert rows.date.map(lambda text: bool(re.fullmatch(r"\d{4}-\d\d-\d\d", text))).all()
+    assert (rows.micro_batch.astype(int) <= rows.batch.astype(int)).all()
+
+
+def test_values_are_of_this_world(rows: pd.DataFrame) -> None:
+    gib = rows.apply(published.bytes_measured, axis=1) / GIB
+    assert gib.between(2, 80).all()
+
+
+def test_every_row_is_a_recipe_of_a_known_model(rows: pd.DataFrame) -> None:
+    recipes = [published.recipe_of(row) for _, row in rows.iterrows()]
+    assert all(REPOSITORIES[recipe.model] in BUILT_IN for recipe in recipes)
+    assert all(bool(recipe.target_modules) == (recipe.method.startswith("lora")) for recipe in recipes)
+
+
+def test_one_length_is_fitted_on_one_row_of_a_source(rows: pd.DataFrame) -> None:
+    assert ((rows.length == "") == (rows.fitted_length != "")).all()
+    for _, fitted in rows[rows.fitted_length != ""].groupby("source"):
+        assert fitted.fitted_length.nunique() == 1
+        assert (fitted.fitted_on == "yes").sum() == 1
+    assert set(rows[rows.fitted_on == "yes"].length) == {""}
+    longest = rows[rows.max_length != ""]
+    assert (longest.fitted_length.astype(int) <= longest.max_length.astype(int)).all()
+
+
+def test_fields_become_a_recipe(rows: pd.DataFrame) -> None:
+    row = rows[(rows.quantization == "nf4") & (rows.source == "fms-acceleration")].iloc[0]
+    recipe = published.recipe_of(row)
+    assert (recipe.rank, recipe.batch_size, recipe.source_length) == (16, 4, 4096)
+    assert recipe.checkpointing and recipe.quantization == "nf4" and recipe.adapter_dropout == 0.1
+    assert recipe.target_modules[:2] == ("q_proj", "k_proj")
+
+
+@pytest.mark.parametrize(
+    ("column", "text"), [("method", "magic"), ("rank", "many"), ("checkpointing", "perhaps"), ("model", "")]
+)
+def test_a_bad_row_is_named(rows: pd.DataFrame, column: str, text: str) -> None:
+    row = rows.iloc[3].copy()
+    row[column] = text
+    with pytest.raises(ConfigError, match=r"gpu_memory\.csv, line 5: "):
+        published.recipe_of(row)
+
+
+def test_units() -> None:
+    for unit, size in (("bytes", 1), ("MiB", 1_048_576), ("GiB", 1_073_741_824), ("GB", 1_000_000_000)):
+        assert published.bytes_measured(pd.Series({"value": "1.5", "unit": unit})) == 1.5 * size
+
+
+@pytest.mark.usefixtures("estimates")
+def test_what_was_measured_says_what_is_estimated(rows: pd.DataFrame) -> None:
+    row = rows[rows.length == "512"].iloc[0].copy()
+    tokens = int(row.micro_batch) * 512
+    row["context_mib"] = "100"
+    expected = {"allocated": 0, "active": 0, "reserved": tokens, "device": tokens + 100 * 2**20}
+    for measured, more in expected.items():
+        row["measured"] = measured
+        assert published.bytes_estimated(row) == 8 * GIB + more
+    row["context_mib"] = ""
+    assert published.bytes_estimated(row) == 8 * GIB + tokens + published.CONTEXT
+
+
+@pytest.mark.usefixtures("estimates")
+def test_the_fitted_length_is_the_shortest_that_is_enough(rows: pd.DataFrame) -> None:
+    row = rows[rows.fitted_on == "yes"].iloc[0].copy()
+    row["value"] = str(8 * GIB + int(row.micro_batch) * 530)
+    row["unit"] = "bytes"
+    row["measured"] = "reserved"
+    assert published.fit_length(row) == 536  # the multiple of 8 above 530
+
+
+@pytest.mark.usefixtures("estimates")
+def test_a_fitted_row_counts_for_nothing(rows: pd.DataFrame) -> None:
+    few = rows[rows.source == "torchtune"].copy()
+    few["measured"], few["unit"], few["value"] = "allocated", "GiB", ["1", "10", "4"]
+    compared = published.compare(few)
+    assert compared.fitted.tolist() == [True, False, False]
+    assert compared.error_percent.tolist() == pytest.approx([700, -20, 100])
+    (summary,) = published.summarize(compared).itertuples()
+    assert (summary.source, summary.rows, summary.close) == ("torchtune", 2, 0)
+    assert (summary.median_percent, summary.worst_percent) == pytest.approx((40, 100))
+    assert published.bounds(compared)["all"].margin == pytest.approx(0.25)  # 10 GiB measured, 8 estimated
+    assert "without a caveat" not in published.bounds(compared)
+    assert published.rows_table(compared).row_count == 3
+
+
+@pytest.mark.parametrize("count", [1, 19, 59])
+def test_without_a_row_to_spare_the_bound_is_the_largest_error(count: int) -> None:
+    estimated = [100.0] * count
+    found = published.bound([100.0 + i for i in range(count)], estimated, one_in=60)
+    assert found.margin == pytest.approx((count - 1) / 100)
+    assert (found.rows, found.above) == (count, 0)
+    assert found.confidence == found.largest_confidence == pytest.approx(1 - (59 / 60) ** count)
+    assert found.largest == found.margin
+
+
+def test_one_row_in_twenty_may_be_above_the_bound() -> None:
+    measured = [100.0 + i for i in range(45)]
+    found = published.bound(measured, [100.0] * 45)
+    assert found.above == 2 == sum(m > 100 * (1 + found.margin) + 1e-9 for m in measured)
+    q = 0.95  # P(Binomial(45, q) < 43) = 1 − P(43) − P(44) − P(45)
+    assert found.confidence == pytest.approx(1 - 990 * q**43 * 0.05**2 - 45 * q**44 * 0.05 - q**45)
+    assert found.largest == pytest.approx(0.44)
+    assert found.largest_confidence == pytest.approx(1 - q**45)
+    with pytest.raises(ValueError, match="at least one row"):
+        published.bound([], [])
+
+
+def test_pefts_lora_fa_trains_a_again_after_adapters_were_disabled() -> None:
+    model = get_peft_model(nn.Sequential(nn.Linear(8, 8)), LoraConfig(r=2, target_modules=["0"]))
+    create_lorafa_optimizer(model, r=2, lora_alpha=4, lr=0.1)
+    a = model.base_model.model[0].lora_A["default"].weight
+    assert not a.requires_grad
+    with model.disable_adapter():
+        pass
+    assert a.requires_grad
+
+
+@pytest.mark.integration
+def test_an_estimate_is_as_close_as_the_documentation_says(rows: pd.DataFrame) -> None:
+    row = rows[(rows.source == "fms-acceleration") & (rows.method == "full-ft")].iloc[-2]
+    assert published.bytes_estimated(row) == pytest.approx(published.bytes_measured(row), rel=0.01)
