@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from lorafa.model import get_lora_fa_model, load
     from lorafa.recompute import apply_recompute, remove_recompute
 
+__version__ = "0.1.0"
+
 # Where each public name is, imported when it is asked for: `python -m lorafa.memory --help` needs none of them.
 _MODULES = {
     "LoraFaConfig": "lorafa.config",

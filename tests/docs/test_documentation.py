@@ -1,4 +1,4 @@
-"""What README.md and docs/ name exists: paths, commands with their options, configuration keys and error messages."""
+"""What README.md, CONTRIBUTING.md and docs/ name exists: paths, commands, configuration keys and error messages."""
 
 import ast
 import dataclasses
@@ -32,7 +32,8 @@ from pipeline.config.compose import CONF, compose_experiments, compose_run
 from pipeline.config.schema import RunConfig
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+OF_THE_SITE = sorted((ROOT / "docs").rglob("*.md"))
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *OF_THE_SITE]
 FENCE = re.compile(r'^```(\w*)(?: title="(.+?)")?\n(.*?)^```$', re.DOTALL | re.MULTILINE)
 GENERATED = {ROOT / "docs/configuration.md"}
 # What a reader of docs/extending.md makes; tests/docs/test_extending.py follows that page.
@@ -351,7 +352,7 @@ def test_the_site_is_read_without_a_network(site):
 
 
 def test_the_site_has_every_page_and_every_public_name(site):
-    for page in PAGES[1:]:
+    for page in OF_THE_SITE:
         assert (site / page.relative_to(ROOT / "docs").with_suffix(".html")).is_file()
     reference = (site / "api/lorafa.html").read_text()
     assert all(f'id="lorafa.{name}"' in reference for name in lorafa.__all__)
