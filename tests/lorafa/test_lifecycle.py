@@ -200,9 +200,10 @@ def trainer(model, directory, steps, **options):
 @pytest.mark.integration
 def test_trainer_resumes_and_loads_the_best(tiny, tmp_path):
     def model(seed=0):
+        base = tiny("roberta")  # the first time, it draws weights
         torch.manual_seed(seed)
         config = LoraFaConfig(**OPTIONS, task_type="SEQ_CLS", lora_dropout=0.1, recompute=True)
-        return get_lora_fa_model(tiny("roberta"), config)
+        return get_lora_fa_model(base, config)
 
     through = trainer(model(), tmp_path / "a", 4)
     through.train()

@@ -271,7 +271,7 @@ def report(tmp_path_factory) -> Path:
         for size in (1, 2, 4)
     ]
     results = folder / "results/mini"
-    for name, rows in {"complexity": layer, "throughput": throughput}.items():
+    for name, rows in {"table1": layer, "figure5_throughput": throughput}.items():
         files.write_text(results / f"memory/{name}.csv", pd.DataFrame(rows).to_csv(index=False))
     environment = {"PYTHONPATH": str(folder), "LORAFA_CACHE": str(folder / ".cache")}
     environment["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
