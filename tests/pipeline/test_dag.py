@@ -84,7 +84,13 @@ def test_what_changes_no_result_runs_nothing_again(project, monkeypatch, more):
 
 def test_more_seeds_train_the_new_seeds_alone(project):
     planned = project.planned("seeds=2")
-    assert planned == {"train": 3, "evaluate": 3, "table": 1, "tables": 1, "total": 8}  # prompt tuning has one seed
+    assert planned == {
+        "train": 3,
+        "evaluate": 3,
+        "table": 1,
+        "tables": 1,
+        "total": 8,
+    }  # prompt tuning has one seed
 
 
 def test_editing_a_method_reruns_its_runs_and_no_others(project):
