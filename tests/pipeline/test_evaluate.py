@@ -85,6 +85,7 @@ def test_a_regression_is_scored_on_the_labels_own_scale(compose_tiny, tmp_path):
     assert scaled.prediction.mean() == pytest.approx(plain.label.mean(), abs=1)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("method", METHODS)
 def test_a_translation_run_is_scored_on_every_test_split(finished, method):
     _, directory = finished("translation", method)
@@ -98,6 +99,7 @@ def test_a_translation_run_is_scored_on_every_test_split(finished, method):
     assert "version:" in evaluation["details"]["bleu_signature"]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("method", METHODS)
 def test_an_instruction_run_answers_the_benchmark(finished, method):
     _, directory = finished("mmlu", method)

@@ -46,6 +46,7 @@ def closed_figures():
     plt.close("all")
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", ["figure4", "figure6", "pareto"])
 def test_every_format_is_written_the_same_again(plan, name, tmp_path):
     files = draw(plan, name, tmp_path / "one")

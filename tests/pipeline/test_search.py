@@ -314,6 +314,7 @@ def tune(tmp_path, monkeypatch):
     return tune
 
 
+@pytest.mark.integration
 def test_the_better_learning_rate_wins_and_runs_are_not_repeated(tune, tmp_path):
     overrides = [f"profile.results={tmp_path}", "task=sst2", "method=lora", "rank=1", "lr=1e-5,1e-3"]
     study = tune.search(overrides, trials=4, jobs=2)
@@ -325,6 +326,7 @@ def test_the_better_learning_rate_wins_and_runs_are_not_repeated(tune, tmp_path)
     assert sorted(set((tmp_path / "started").read_text().split())) == ["0.001", "1e-05"]
 
 
+@pytest.mark.integration
 def test_a_run_below_the_median_is_stopped_and_can_be_gone_on_with(tune, tmp_path):
     overrides = [f"profile.results={tmp_path}", "task=sst2", "method=lora", "rank=1"]
     # The pruner lets five trials pass; they are done already, the sixth is not.
@@ -339,6 +341,7 @@ def test_a_run_below_the_median_is_stopped_and_can_be_gone_on_with(tune, tmp_pat
     assert tune.progress(bad.directory, bad.identity).state == "interrupted"
 
 
+@pytest.mark.integration
 def test_a_run_that_diverged_is_never_the_best(tune, tmp_path):
     study = tune.search([f"profile.results={tmp_path}", "task=sst2", "method=lora", "rank=1,2"], trials=4)
     assert study.best_params == {"rank": "1"}

@@ -49,6 +49,7 @@ def test_every_kind_of_task_trains(compose, tmp_path, task):
     assert len(splits) == (2 if task == "mnli" else 1)
 
 
+@pytest.mark.integration
 def test_trainable_parameters_follow_the_formulas(compose, tmp_path):
     d, ffn, layers, r, tokens = 32, 64, 2, 8, 5
     head = d * d + d + 2 * d + 2
@@ -64,6 +65,7 @@ def test_trainable_parameters_follow_the_formulas(compose, tmp_path):
         assert info["trainable_parameters"] == count, method
 
 
+@pytest.mark.integration
 def test_same_seed_same_metrics_and_another_seed_others(compose, tmp_path):
     one, same, other = (
         results(train(compose("method=lora-fa", f"seed={seed}"), tmp_path / name, []))

@@ -11,6 +11,7 @@ from pipeline.training.interruption import Interrupted, Watch, watched
 from tests.pipeline.costs.steps import in_step
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("step", [1, 3, 4])  # a run is evaluated, and saved anyway, after its steps 3 and 6
 @pytest.mark.parametrize("number", interruption.SIGNALS)
 def test_the_step_that_a_signal_comes_in_is_saved_and_nothing_else_changes(compose, tmp_path, step, number):
