@@ -81,9 +81,8 @@ def cells(plan: Plan, experiment: str) -> list[Cell]:
 
 
 def _cell(runs: list[PlannedRun]) -> Cell:
-    identities = [json.loads(run.identity) for run in runs]
-    found = [progress(Path(run.directory), identity) for run, identity in zip(runs, identities, strict=True)]
-    metric = identities[0]["task"]["metric"]
+    found = [progress(Path(run.directory), run.config_hash) for run in runs]
+    metric = runs[0].identity["task"]["metric"]
     scores = [score for one in found if (score := one.best(metric)) is not None]
     return Cell(
         model=runs[0].model,

@@ -20,6 +20,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, Trial, TrialState
 from rich.table import Table
 
+from pipeline import files
 from pipeline.config.compose import compose_run
 from pipeline.config.paths import run_dir, run_subdir, spell
 from pipeline.errors import ConfigError, PipelineError
@@ -123,7 +124,7 @@ class _Run:
         self.overrides = [*fixed, *(f"{key}={_spelled(value)}" for key, value in trial.params.items())]
         run, cfg = compose_run(self.overrides)
         self.metric = run.task.metric
-        self.identity = run.identity()
+        self.config_hash = files.fingerprint(run.identity())
         self.directory = Path(run_dir(cfg))
         self.log = Path(run.profile.results, "logs", f"{run_subdir(cfg).removeprefix('runs/')}.log")
         self.process: subprocess.Popen[Any] | None = None
@@ -134,7 +135,7 @@ class _Run:
     def ended(self) -> bool:
         """Says whether the run has come to its end, or is stopped now."""
         exited = self.process is not None and self.process.poll() is not None
-        found = progress(self.directory, self.identity)
+        found = progress(self.directory, self.config_hash)
         self._report(found)
         if found.state in (records.DONE, FAILED):
             self.outcome, self.best = found.state, found.best(self.metric)

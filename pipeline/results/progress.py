@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import files
 from pipeline.config.metrics import METRICS
 from pipeline.results import locks, records
 
@@ -45,29 +44,20 @@ class Progress:
         return chosen
 
 
-def progress(directory: Path, identity: dict[str, Any]) -> Progress:
+def progress(directory: Path, config_hash: str) -> Progress:
     """Looks at a run.
 
     Args:
         directory: The run's directory, which need not exist.
-        identity: Its `RunConfig.identity()`; what is there of another configuration does not count.
+        config_hash: Of its configuration; what is there of another one does not count.
     """
-    config_hash = files.fingerprint(identity)
-    record = records.read_if_current(directory / records.NAME, config_hash)
+    record = records.read_if_current(directory, config_hash)
     if record is not None:
-        info = record["train_info"]
-        state = records.DONE if info["status"] == records.DONE else FAILED
-        scores = {
-            entry["step"]: entry["score"] for entry in info["evaluations"] if entry["score"] is not None
-        }
+        info = record.train_info
+        state = records.DONE if info.done else FAILED
+        scores = {entry.step: entry.score for entry in info.evaluations if entry.score is not None}
         return Progress(
-            state,
-            scores,
-            info["steps"],
-            info["problem"],
-            info["status"],
-            info.get("wall_time_seconds"),
-            info["steps"],
+            state, scores, info.steps, info.problem, info.status, info.wall_time_seconds, info.steps
         )
     checkpoints = directory / CHECKPOINTS / config_hash
     state = RUNNING if locks.is_held(directory) else INTERRUPTED if checkpoints.is_dir() else LEFT

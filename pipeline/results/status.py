@@ -1,15 +1,14 @@
 """How far a plan's runs are, and how long the rest will take."""
 
-import json
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 
-from pipeline import files
 from pipeline.config.plan import Plan, PlannedRun
 from pipeline.errors import RecordError
 from pipeline.results import locks, records
@@ -142,35 +141,28 @@ def _keys(run: PlannedRun) -> list[tuple[str, ...]]:
 
 def _seconds(run: PlannedRun) -> dict[str, float]:
     """Returns what training and scoring took, where they came to a regular end."""
-    found = {}
-    for part, name, section in (
-        (TRAIN, records.NAME, "train_info"),
-        (SCORE, records.EVALUATION, "evaluation"),
-    ):
-        try:
-            info = records.read(Path(run.directory, name), [section])[section]
-        except RecordError:
-            continue
-        if info["status"] == records.DONE and "wall_time_seconds" in info:
-            found[part] = info["wall_time_seconds"]
+    found: dict[str, float] = {}
+    with suppress(RecordError):
+        trained = records.read(run.directory).train_info
+        found |= {TRAIN: trained.wall_time_seconds} if trained.done else {}
+        scored = records.read_evaluation(run.directory).evaluation
+        found |= {SCORE: scored.wall_time_seconds} if scored.done else {}
     return found
 
 
 def _status(plan: Plan, run: PlannedRun, scored: bool) -> RunStatus:
     directory = Path(run.directory)
-    found = progress(directory, json.loads(run.identity))
+    found = progress(directory, run.config_hash)
     if found.status is None:
         return _unfinished(plan, run, found, scored)
-    evaluation = directory / records.EVALUATION
     parts, used = {}, found.seconds or 0.0
     state = found.status
     if scored:
         try:
             score = records.read_evaluation(directory)
-            current = files.fingerprint(json.loads(run.evaluation_identity))
-            if score["run_info"].get("config_hash") != current:
-                raise RecordError(f"{evaluation} is of another configuration")
-            used += score["evaluation"].get("wall_time_seconds", 0.0)
+            if score.run_info.config_hash != run.evaluation_hash:
+                raise RecordError(f"{directory / records.EVALUATION} is of another configuration")
+            used += score.evaluation.wall_time_seconds
         except RecordError:
             parts = {SCORE: 1.0}
             state = TO_SCORE if state == records.DONE else state

@@ -72,7 +72,7 @@ def test_every_state_is_told_from_the_others(plan):
     broken, stopped, held = (runs[key] for key in [("full-ft", 2e-3), ("lora-fa", 1e-3), ("lora-fa", 2e-3)])
     log = Path(plan.profile.results, "logs", f"{broken.directory.removeprefix(plan.runs_folder + '/')}.log")
     files.write_text(log, "Traceback (most recent call last):\n  File ...\nRuntimeError: no such file\n")
-    config_hash = files.fingerprint(json.loads(stopped.identity))
+    config_hash = stopped.config_hash
     state = json.dumps({"global_step": 30, "max_steps": 40, "log_history": []})
     checkpoint = Path(stopped.directory, "checkpoints", config_hash, "checkpoint-30")
     files.write_text(checkpoint / "trainer_state.json", state)
