@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import files, search
+import pipeline.status
+from pipeline import files
 from pipeline.config.compose import compose_run
 from pipeline.config.paths import run_dir
 from pipeline.config.plan import PlannedRun
 from pipeline.config.planner import make_plan, plan_of_arguments
 from pipeline.errors import ConfigError, PipelineError
+from pipeline.results import grid as grids
 from pipeline.results import locks, records
 from pipeline.worker import PRELOAD, SOCKET
 from tests.pipeline.made_up import searched, write
@@ -216,8 +218,8 @@ def grid(tmp_path, environment, monkeypatch):
 
 
 def status(monkeypatch, capsys, *arguments: str) -> str:
-    monkeypatch.setattr(sys, "argv", ["search", "status", *arguments])
-    search.main()
+    monkeypatch.setattr(sys, "argv", ["status", *arguments])
+    pipeline.status.main()
     return capsys.readouterr().out
 
 
@@ -241,16 +243,16 @@ def test_the_summary_tells_what_is_done_running_failed_and_left(grid, monkeypatc
     state = json.dumps({"log_history": history, "max_steps": 40})
     files.write_text(checkpoint / "trainer_state.json", state)
     with locks.held(directory("lora-fa", "2e-3", 1)):
-        summary = json.loads(status(monkeypatch, capsys, "search", "--json", *arguments))["search"]
-        text = status(monkeypatch, capsys, "search", *arguments)
+        summary = json.loads(status(monkeypatch, capsys, "search", "--grid", "--json", *arguments))
+        text = status(monkeypatch, capsys, "search", "--grid", *arguments)
         overview = status(monkeypatch, capsys, *arguments)
-    assert summary["runs"] == {"done": 3, "running": 1, "failed": 1, "interrupted": 1, "left": 18}
+    assert summary["runs"] == {"done": 3, "running": 1, "diverged": 1, "interrupted": 1, "left": 18}
     cells = {(cell["method"], cell["axes"]["lr"]): cell for cell in summary["cells"]}
     lora, lora_fa = cells["lora", "1e-3"], cells["lora-fa", "2e-3"]
     assert (lora["states"], lora["metric"], lora["score"]) == ({"done": 3}, "accuracy", pytest.approx(0.8))
     assert (lora_fa["states"], lora_fa["score"]) == ({"interrupted": 1, "running": 1, "left": 1}, 0.65)
     assert cells["full-ft", "1e-3"]["score"] is None and cells["lora", "2e-3"]["states"] == {"left": 3}
-    assert "3 done, 1 running, 1 failed, 1 interrupted, 18 left" in " ".join(text.split())
+    assert "3 done, 1 running, 1 diverged, 1 interrupted, 18 left" in " ".join(text.split())
     assert overview.split("search")[-1].split()[:5] == ["3", "1", "1", "1", "18"]
 
 
@@ -259,14 +261,31 @@ def test_the_best_cell_of_a_row_is_marked(tmp_path, monkeypatch):
     plan = plan_of_arguments([f"profile.results={tmp_path}", "profile.experiments=[rebuttal_sni]"])
     for run in plan.runs_of("rebuttal_sni"):  # whose metric is a loss
         write_record(run, {7e-5: 0.9, 1e-4: 0.4, 4e-4: 0.6}[run.lr])
-    best = [cell for cell in search.cells(plan, "rebuttal_sni") if cell.best]
+    best = [cell for cell in grids.cells(plan.expected("rebuttal_sni")) if cell.best]
     assert sorted(cell.method for cell in best) == ["full-ft", "lora", "lora-fa"]
     assert {cell.axes["lr"] for cell in best} == {"1e-4"}
 
 
-def test_an_unknown_experiment_is_named(grid):
-    with pytest.raises(ConfigError, match=r"no experiment with runs 'table9'.*; there is search"):
-        search.cells(grid[0], "table9")
+def test_an_unknown_experiment_is_named(grid, monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        status(monkeypatch, capsys, "table9", "--grid", *grid[1])
+    assert "no experiment with runs 'table9'" in capsys.readouterr().err
+
+
+def test_a_sweep_by_hand_has_a_line_for_each_combination(tmp_path, monkeypatch, capsys):
+    fixed = [f"profile.results={tmp_path}", "task=sst2", "method=lora", "lr=1e-3"]
+    for seed, score in ((0, 0.7), (1, 0.8)):
+        run, cfg = compose_run([*fixed, "rank=4", f"seed={seed}"])
+        planned = PlannedRun(run.identity(), {}, [], {}, str(tmp_path))
+        assert planned.directory == run_dir(cfg)
+        write_record(planned, score)
+    summary = json.loads(status(monkeypatch, capsys, "--sweep", "--json", *fixed, "rank=4,8", "seed=0,1"))
+    cells = {cell["axes"]["rank"]: cell for cell in summary["cells"]}
+    assert (cells["4"]["states"], cells["4"]["score"]) == ({"done": 2}, pytest.approx(0.75))
+    assert (cells["8"]["states"], cells["8"]["score"]) == ({"left": 2}, None)
+    with pytest.raises(SystemExit):
+        status(monkeypatch, capsys, "--sweep", "rank=4,abc", "task=sst2")
+    assert "rank" in capsys.readouterr().err
 
 
 # Optuna

@@ -91,7 +91,7 @@ def test_a_trained_run_is_not_done_before_it_is_scored(plan):
     choose(plan)
     run, *others = plan.runs_of("table2")
     made_up.write(run, 0.8)
-    assert counts(facts(plan, "table2")["experiments"]["table2"]) == {"to score": 1, "left": 3}
+    assert counts(facts(plan, "table2")["experiments"]["table2"]) == {"to_score": 1, "left": 3}
     made_up.write_evaluation(run, score=0.8)
     found = facts(plan, "table2")["experiments"]["table2"]
     assert counts(found) == {"done": 1, "left": 3}
