@@ -49,6 +49,7 @@ SECTIONS = {
     schema.Trainer: "`conf/recipe/`, and `sharding` in `conf/trainer/`; under `trainer`",
     experiment.Experiment: "`conf/experiment/`",
     experiment.Setting: "`conf/experiment/`, each of `settings`",
+    experiment.Steps: "`conf/experiment/`, under `steps`",
     experiment.Bar: "`conf/experiment/`, under `bar`",
     experiment.Plot: "`conf/experiment/`, under `plot`",
     experiment.Statistics: "`conf/config.yaml`, under `statistics`",

@@ -63,6 +63,8 @@ def compose_experiments(overrides: Iterable[str]) -> tuple[dict[str, Experiment]
     OmegaConf.set_struct(cfg, False)
     for file in sorted((CONF / "experiment").glob("*.yaml")):
         cfg.experiment = OmegaConf.load(file)
+        if profile.full_scale:
+            cfg.experiment.update(cfg.experiment.get("full_scale", {}))
         where = _Locator({**choices, "experiment": file.stem}, overrides)
         experiments[file.stem] = _typed(Experiment, cfg, "experiment", where)
     return experiments, profile, statistics
@@ -158,7 +160,7 @@ def problems(run: RunConfig) -> Iterable[tuple[str, str]]:
             if getattr(run, key) is None:
                 yield key, f"{method.name} needs a value"
         if method.targets is None:
-            yield "method.targets", f"{method.name} needs one of {', '.join(TARGETS)}"
+            yield "method.targets", f"{method.name} needs {TARGETS}"
     elif run.rank is not None:
         yield "rank", f"method {method.name} has no rank"
     if method.kind == "prompt-tuning" and method.virtual_tokens is None:

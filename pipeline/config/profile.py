@@ -34,6 +34,7 @@ class Profile:
         instructions: What the instruction tasks' files refer to.
         budgets: What the profile's `budget` refers to, by model.
         grids: What the experiments' axes refer to.
+        full_scale: Whether its models are the paper's own; `full_scale` of an experiment says what that changes.
         judged: Whether its numbers mean anything, so that `python -m pipeline.check` can judge them.
     """
 
@@ -59,6 +60,7 @@ class Profile:
     instructions: dict[str, Any] = field(default_factory=dict)
     budgets: dict[str, Any] = field(default_factory=dict)
     grids: dict[str, Any] = field(default_factory=dict)
+    full_scale: bool = False
     judged: bool = True
 
     @property

@@ -11,7 +11,15 @@ from pipeline.config.profile import Profile
 
 # Task kind to the kind of model that it takes.
 KINDS = {"classification": "encoder", "translation": "encoder-decoder", "instructions": "decoder"}
-TARGETS = ("all-linear", "attention", "qv")  # lorafa.targets.SHORTHANDS, without importing torch
+# What `lorafa.targets.select_targets` takes, without importing torch.
+TARGETS = "all-linear, attention, or letters of qkvo as in qv"
+
+
+def _is_target(value: str) -> bool:
+    return value in ("all-linear", "attention") or 0 < len(value) == len(set(value) & set("qkvo"))
+
+
+OF_TARGETS: dict[str, checks.Check] = {"check": (_is_target, f"must be {TARGETS}")}
 
 
 @dataclass
@@ -57,6 +65,9 @@ class Model:
         frozen_dtype: Of weights that are not trained; `auto` is resolved for the machine (`config.precision`).
         rank: Of its adapters, unless the method has its own.
         adapter_dropout: Of its adapters' input, unless the method has its own.
+        targets: Which of its linear layers get adapters, unless the method has its own.
+        measured: What the paper's measurements of its memory turned out to be of: fields of `lorafa.memory.recipe`.
+        fitted_length: Tokens that those measurements' padded batches turned out to have; null for the stated lengths.
     """
 
     name: str = field(metadata=checks.name())
@@ -70,6 +81,9 @@ class Model:
     frozen_dtype: str = field(metadata=checks.one_of("float32", "bfloat16", "float16"))
     rank: int = field(metadata=checks.at_least(1))
     adapter_dropout: float = field(metadata=checks.fraction())
+    targets: str = field(default="all-linear", metadata=OF_TARGETS)
+    measured: dict[str, Any] = field(default_factory=dict)
+    fitted_length: int | None = field(default=None, metadata=checks.at_least(1))
 
 
 @dataclass
@@ -97,7 +111,7 @@ class Method:
     kind: str = field(metadata=checks.one_of("untuned", "full-ft", "prompt-tuning", "lora", "lora-fa"))
     rank: int | None = field(metadata=checks.at_least(1))
     lr: dict[str, float]
-    targets: str | None = field(default=None, metadata=checks.one_of(*TARGETS))
+    targets: str | None = field(default=None, metadata=OF_TARGETS)
     dropout: float | None = field(default=None, metadata=checks.fraction())
     virtual_tokens: int | None = field(default=None, metadata=checks.at_least(1))
     init_A: str | None = field(  # noqa: N815 - the paper's name
@@ -308,7 +322,7 @@ class RunConfig:
             for presentation in ("label", "short", "paper"):
                 run[part].pop(presentation, None)
         for part, replaced in (
-            ("model", ("batch_size", "rank", "adapter_dropout")),
+            ("model", ("batch_size", "rank", "adapter_dropout", "targets", "measured", "fitted_length")),
             ("method", ("rank",)),
             ("task", ("max_length", "max_target_length")),
         ):
