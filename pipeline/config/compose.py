@@ -166,6 +166,13 @@ def problems(run: RunConfig) -> Iterable[tuple[str, str]]:
     if method.kind == "prompt-tuning" and method.virtual_tokens is None:
         yield "method.virtual_tokens", f"{method.name} needs a value"
     yield from _world_problems(run)
+    if budget.batch_size % (budget.micro_batch or 1):
+        yield (
+            "budget.micro_batch",
+            f"must divide budget.batch_size ({budget.batch_size}), got {budget.micro_batch}",
+        )
+    elif budget.micro_batch and run.world_size > 1:
+        yield "budget.micro_batch", "for one process alone: with trainer=fsdp each has its part of a batch"
     if (budget.epochs is None) == (budget.max_steps is None):
         yield "budget.max_steps", "give either epochs or max_steps"
     if budget.evaluations and budget.max_steps and budget.evaluations > budget.max_steps:
@@ -214,7 +221,7 @@ class _Locator:
             return f"command line: {key}: {problem}"
         if group == "budget":
             return f"conf/profile/{self.choices.get('profile')}.yaml: {key}: {problem}"
-        if group == "trainer" and rest != "sharding":
+        if group == "trainer" and rest not in ("sharding", "checkpointing"):
             group = "recipe"
         if group in GROUPS and rest:
             return f"conf/{group}/{self.choices.get(group)}.yaml: {rest}: {problem}"

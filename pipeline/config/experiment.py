@@ -140,6 +140,7 @@ KINDS = {
     "search": Kind("training", table="search:build"),
     "sensitivity": Kind("training", table="sensitivity:build"),
     "comparison": Kind("training", table="comparison:build"),
+    "benchmark": Kind("scores", table="comparison:build"),
     "heatmap": Kind("training", figure="sensitivity:draw", numbers="figures.sensitivity:numbers", drawn=True),
     "convergence": Kind(
         "training", figure="convergence:draw", numbers="figures.convergence:numbers", drawn=True
@@ -207,6 +208,7 @@ class Experiment:
         bar: What the numbers must reach, where they can be judged.
         overrides: What is special about all of its runs.
         steps: What is estimated, where there are no runs.
+        only_full_scale: Whether other profiles leave it out: their models could not tell anything.
         full_scale: Keys that have other values in profiles of the paper's own models, to those values.
     """
 
@@ -232,6 +234,7 @@ class Experiment:
     bar: Bar | None = None
     overrides: dict[str, Any] = field(default_factory=dict)
     steps: Steps | None = None
+    only_full_scale: bool = False
     full_scale: dict[str, Any] = field(default_factory=dict)
 
     @property

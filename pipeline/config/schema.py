@@ -33,6 +33,7 @@ class Budget:
         batch_size: Examples in a step.
         max_length: Tokens of an input; the rest is cut off.
         max_target_length: Tokens of a translation or an answer.
+        micro_batch: Examples of a pass, of which a step has several and adds their gradients up; null: all of a step's.
     """
 
     epochs: int | None = field(metadata=checks.at_least(1))
@@ -41,6 +42,12 @@ class Budget:
     batch_size: int = field(metadata=checks.at_least(1))
     max_length: int = field(metadata=checks.at_least(4))
     max_target_length: int | None = field(metadata=checks.at_least(4))
+    micro_batch: int | None = field(default=None, metadata=checks.at_least(1))
+
+    @property
+    def passes(self) -> int:
+        """How many forward and backward passes a step has."""
+        return self.batch_size // (self.micro_batch or self.batch_size)
 
     def steps(self, examples: int) -> tuple[int, int]:
         """Returns how many steps a run makes on so many examples, and after how many of them it is evaluated."""
@@ -266,6 +273,8 @@ class Trainer:
         max_grad_norm: Gradients are clipped to it.
         similar_lengths: Over how many batches' examples batches of similar length are made; null: drawn at random.
         sharding: How several processes train together: `fsdp`, with a part of the frozen weights each; null for one.
+        checkpointing: Whether whole blocks are computed again in backward; it takes LoRA-FA's advantage away (§3.2).
+        epochs: By task, in place of the task's own; what a budget may refer to.
     """
 
     optimizer: str = field(metadata=checks.one_of("adamw_torch", "adamw_torch_fused", "sgd"))
@@ -275,6 +284,8 @@ class Trainer:
     max_grad_norm: float = field(metadata=checks.above(0))
     similar_lengths: int | None = field(default=None, metadata=checks.at_least(2))
     sharding: str | None = field(default=None, metadata=checks.one_of("fsdp"))
+    checkpointing: bool = False
+    epochs: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -316,8 +327,12 @@ class RunConfig:
             run["method"]["lr"],
             run["task"]["epochs"],
             run["task"]["scoring"],
+            run["trainer"]["epochs"],
             run["trainer"]["sharding"],  # the order of sums alone depends on it, as on the kind of GPU
         )
+        for part, option in (("budget", "micro_batch"), ("trainer", "checkpointing")):
+            if not run[part][option]:  # a run without it is the run that it was before there was the option
+                del run[part][option]
         for part in ("model", "method", "task"):
             for presentation in ("label", "short", "paper"):
                 run[part].pop(presentation, None)

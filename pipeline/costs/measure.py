@@ -78,7 +78,7 @@ def _training_bytes(recipe: Recipe) -> int:
 
 
 def _validation_bytes(shape: Shape, recipe: Recipe) -> int:
-    return _scoring_bytes(shape, _base(recipe), VALIDATED_TOGETHER * recipe.batch_size)
+    return _scoring_bytes(shape, _base(recipe), VALIDATED_TOGETHER * -(-shape.batch_size // shape.gpus))
 
 
 def _scoring_bytes(shape: Shape, base: Recipe, rows: int) -> int:
@@ -108,6 +108,8 @@ def remedies(shape: Shape, memory: int) -> list[tuple[str, int]]:
     """
     found = [(setting, needed(changed)) for setting, changed in _changes(shape)]
     found = [(setting, size) for setting, size in found if size <= memory]
+    if micro := fitting_micro_batch(shape, memory):
+        found.insert(0, (f"budget.micro_batch={micro}", needed(replace(shape, micro_batch=micro))))
     smaller = bisect_right(
         range(1, shape.batch_size), memory, key=lambda size: needed(replace(shape, batch_size=size))
     )
@@ -115,6 +117,19 @@ def remedies(shape: Shape, memory: int) -> list[tuple[str, int]]:
         changed = replace(shape, batch_size=smaller)
         found.append((f"budget.batch_size={smaller}", needed(changed)))
     return found
+
+
+def fitting_micro_batch(shape: Shape, memory: int) -> int | None:
+    """Returns the largest micro-batch below the batch size with which training fits, or None.
+
+    Args:
+        shape: A step, on one GPU.
+        memory: Bytes of the device.
+    """
+    if shape.gpus > 1:
+        return None
+    sizes = [size for size in range(shape.batch_size // 2, 0, -1) if shape.batch_size % size == 0]
+    return next((size for size in sizes if needed(replace(shape, micro_batch=size)) <= memory), None)
 
 
 def _changes(shape: Shape) -> Iterator[tuple[str, Shape]]:

@@ -38,7 +38,7 @@ def recipe_of(shape: Shape) -> Recipe:
         rank=shape.rank or 1,
         target_modules=_target_modules(shape.model, shape.targets) if shape.targets else (),
         layer_fraction=_whole_layers(shape),
-        batch_size=-(-shape.batch_size // shape.gpus),
+        batch_size=-(-(shape.micro_batch or shape.batch_size) // shape.gpus),
         shards=1 if shape.method == "full-ft" else shape.gpus,
         source_length=shape.source_length,
         target_length=shape.target_length,
@@ -46,6 +46,7 @@ def recipe_of(shape: Shape) -> Recipe:
         autocast=frozen if full and frozen != "fp32" else "none",  # type: ignore[arg-type]
         adapter_dtype="fp32" if shape.rank else "same",
         adapter_dropout=shape.dropout,
+        checkpointing=shape.checkpointing,
         quantization="nf4" if shape.quantization else "none",
         virtual_tokens=shape.virtual_tokens or 1,
         device="cuda" if shape.device == "cuda" else "cpu",
