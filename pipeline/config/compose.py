@@ -6,6 +6,7 @@ names the file and the key of whatever it cannot accept.
 
 import os
 import re
+import typing
 from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -50,6 +51,8 @@ def compose_run(overrides: Iterable[str]) -> tuple[RunConfig, DictConfig]:
 def compose_experiments(overrides: Iterable[str]) -> tuple[dict[str, Experiment], Profile, Statistics]:
     """Composes and checks conf/experiment/, the profile that fills its grids, and how methods are compared.
 
+    Keys under `full_scale` in an experiment's file replace its others in profiles of the paper's own models.
+
     An experiment's file is put into a configuration that is composed once: composing takes a tenth of a second.
 
     Raises:
@@ -62,9 +65,9 @@ def compose_experiments(overrides: Iterable[str]) -> tuple[dict[str, Experiment]
     experiments: dict[str, Experiment] = {}
     OmegaConf.set_struct(cfg, False)
     for file in sorted((CONF / "experiment").glob("*.yaml")):
-        cfg.experiment = OmegaConf.load(file)
-        if profile.full_scale:
-            cfg.experiment.update(cfg.experiment.get("full_scale", {}))
+        described = typing.cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(file)))
+        at_full_scale = described.pop("full_scale", {})
+        cfg.experiment = described | (at_full_scale if profile.full_scale else {})
         where = _Locator({**choices, "experiment": file.stem}, overrides)
         experiments[file.stem] = _typed(Experiment, cfg, "experiment", where)
     return experiments, profile, statistics

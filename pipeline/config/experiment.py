@@ -209,7 +209,6 @@ class Experiment:
         overrides: What is special about all of its runs.
         steps: What is estimated, where there are no runs.
         only_full_scale: Whether other profiles leave it out: their models could not tell anything.
-        full_scale: Keys that have other values in profiles of the paper's own models, to those values.
     """
 
     name: str = field(metadata=checks.name())
@@ -235,7 +234,6 @@ class Experiment:
     overrides: dict[str, Any] = field(default_factory=dict)
     steps: Steps | None = None
     only_full_scale: bool = False
-    full_scale: dict[str, Any] = field(default_factory=dict)
 
     @property
     def drawn(self) -> bool:

@@ -50,6 +50,7 @@ def build(plan: Plan, name: str) -> Table:
     for task in experiment.tasks:
         columns += [plan.tasks[task]["label"], "at η"]
     seeds = results.seed.nunique()
+    scored = "MMLU accuracy" if experiment.evaluated else "Best validation score"
     return Table(
         name=name,
         title=outcomes.title(plan, name, results),
@@ -58,7 +59,7 @@ def build(plan: Plan, name: str) -> Table:
         columns=[*columns, *(["Avg."] if averaged else [])],
         rows=rows,
         notes=[
-            f"{'MMLU accuracy' if experiment.evaluated else 'Best validation score'}, mean of {seeds} seed{'s' * (seeds > 1)} with their deviation as subscript, "
+            f"{scored}, mean of {seeds} seed{'s' * (seeds > 1)} with their deviation as subscript, "
             "at the learning rate with the best mean of "
             f"{', '.join(spell(float(rate)) for rate in sorted(results.lr.unique()))}.",
             "Memory is measured: the weights, gradients and optimizer states, and what the first step saves for "
