@@ -67,6 +67,8 @@ def compose_experiments(overrides: Iterable[str]) -> tuple[dict[str, Experiment]
     for file in sorted((CONF / "experiment").glob("*.yaml")):
         described = typing.cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(file)))
         at_full_scale = described.pop("full_scale", {})
+        if described.get("only_full_scale") and not profile.full_scale:
+            continue
         cfg.experiment = described | (at_full_scale if profile.full_scale else {})
         where = _Locator({**choices, "experiment": file.stem}, overrides)
         experiments[file.stem] = _typed(Experiment, cfg, "experiment", where)

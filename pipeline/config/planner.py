@@ -101,10 +101,7 @@ def _compose(profile: str, extra: list[str]) -> Plan:
     methods: dict[str, dict[str, str]] = {}
     tasks: dict[str, dict[str, str]] = {}
     described, settings, statistics = compose_experiments(base)
-    possible = {
-        name: one for name, one in described.items() if settings.full_scale or not one.only_full_scale
-    }
-    wanted = possible if settings.experiments is None else _known(settings.experiments, possible)
+    wanted = described if settings.experiments is None else _known(settings.experiments, described)
     for name, experiment in tqdm(wanted.items(), "Planning", unit="experiment", leave=False, disable=None):
         experiments[name], grids[name] = experiment, []
         for planned, run in _grid(experiment, settings, of_runs, composed):
