@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,6 +21,9 @@ def batch_of(config: PretrainedConfig, recipe: Recipe) -> dict[str, torch.Tensor
 
     The length is that of text, or of sound after the convolutions; pictures and spectra have their model's size.
     """
+    if recipe.packed:
+        length = recipe.batch_size * recipe.source_length
+        recipe = replace(recipe, packed=False, batch_size=1, source_length=length)
     inputs = _inputs(config, recipe)
     head = head_of(config)
     if head == "none":

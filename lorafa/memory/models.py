@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 import torch
 from torch import nn
@@ -50,11 +51,30 @@ def load_config(name: str) -> PretrainedConfig:
 
     Args:
         name: A key of `BUILT_IN` or `REPOSITORIES`, the path of a config.json or of the directory that holds it, or
-            another hub id.
+            another hub id; then, after a question mark, fields that differ: `phi-1.5?hidden_act=gelu_pytorch_tanh`,
+            several joined by `&`.
 
     Raises:
         ModelNotFoundError: None of these; the message says what was tried.
     """
+    name, _, query = name.partition("?")
+    config = _config_named(name)
+    for field, value in parse_qsl(query):
+        if not hasattr(config, field):
+            raise ModelNotFoundError(f"{name}: its configuration has no {field}")
+        setattr(config, field, _value(value))
+    return config
+
+
+def _value(text: str) -> Any:
+    """A value of JSON, or the text itself."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _config_named(name: str) -> PretrainedConfig:
     if (known := REPOSITORIES.get(name, name)) in BUILT_IN:
         return _config_of(BUILT_IN[known])
     path = Path(name)

@@ -1,17 +1,15 @@
 """What a step of a shape costs, by the GPU-free estimator: imports torch, and takes a second or two for each shape."""
 
-import math
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 
 from lorafa.memory.estimate import estimate, forward_bytes
-from lorafa.memory.fit import CONTEXT
 from lorafa.memory.flops import encoder_flops, forward_flops, training_flops
-from lorafa.memory.models import ModelNotFoundError, build, depths, load_config
+from lorafa.memory.margin import CONTEXT, safe
+from lorafa.memory.models import ModelNotFoundError, load_config
 from lorafa.memory.recipe import DTYPES, Method, Recipe
-from lorafa.targets import select_targets
 from pipeline.config.compose import CONF
 from pipeline.costs.shapes import VALIDATED_TOGETHER, Measured, Shape
 from pipeline.errors import AssetError
@@ -88,8 +86,8 @@ def recipe_of(shape: Shape) -> Recipe:
         model=shape.model,
         method=METHODS[shape.method],
         rank=shape.rank or 1,
-        target_modules=_target_modules(shape.model, shape.targets) if shape.targets else (),
-        layer_fraction=_whole_layers(shape),
+        target_modules=(shape.targets,) if shape.targets else (),
+        layer_fraction=shape.layer_fraction,
         batch_size=-(-shape.batch_size // shape.gpus),
         shards=1 if shape.method == "full-ft" else shape.gpus,
         source_length=shape.source_length,
@@ -108,27 +106,6 @@ def _training_bytes(recipe: Recipe) -> int:
     """Returns what a step takes of the device: of a GPU, the allocator's cache and the context besides."""
     found = estimate(recipe)
     return found.reserved + CONTEXT if recipe.device == "cuda" else found.peak
-
-
-def _whole_layers(shape: Shape) -> float:
-    """Returns the fraction of the layers that `lorafa.targets` takes, which rounds up."""
-    config = load_config(shape.model)
-    depth = max(getattr(config, name) for name in depths(config))
-    return math.ceil(shape.layer_fraction * depth) / depth
-
-
-@cache
-def _target_modules(model: str, targets: str) -> tuple[str, ...]:
-    """Returns the linear layers that a shorthand stands for, by their path within a block."""
-    if targets == "all-linear":
-        return ()
-    names = select_targets(build(load_config(model), DTYPES["fp32"]), targets)
-    inner = (name.split(".") for name in names)
-    return tuple(dict.fromkeys(".".join(path[_block_number(path) + 1 :]) for path in inner))
-
-
-def _block_number(path: list[str]) -> int:
-    return next(place for place, part in enumerate(path) if part.isdigit())
 
 
 def _validation_bytes(shape: Shape, recipe: Recipe) -> int:
@@ -153,17 +130,21 @@ def needed(shape: Shape) -> int:
     return max(_training_bytes(recipe), _saved_bytes(shape, recipe) + _validation_bytes(shape, recipe))
 
 
+def safely(shape: Shape) -> int:
+    """Returns the same with the estimate's margin, on a GPU."""
+    return safe(needed(shape) - CONTEXT) if shape.device == "cuda" else needed(shape)
+
+
 def remedies(shape: Shape, memory: int) -> list[tuple[str, int]]:
-    """Returns the settings that each by itself make a shape's training fit, and the bytes that it then takes.
+    """Returns the settings that each by itself make a shape's training fit safely, and the bytes that it then takes.
 
     Args:
         shape: Which does not fit.
         memory: Bytes of the device.
     """
-    found = [(setting, needed(changed)) for setting, changed in _changes(shape)]
-    found = [(setting, size) for setting, size in found if size <= memory]
+    found = [(setting, needed(changed)) for setting, changed in _changes(shape) if safely(changed) <= memory]
     smaller = bisect_right(
-        range(1, shape.batch_size), memory, key=lambda size: needed(replace(shape, batch_size=size))
+        range(1, shape.batch_size), memory, key=lambda size: safely(replace(shape, batch_size=size))
     )
     if smaller:
         changed = replace(shape, batch_size=smaller)
