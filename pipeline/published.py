@@ -10,8 +10,8 @@ its reason stands in the file. Both are left out of every summary.
 """
 
 import gc
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
@@ -20,7 +20,6 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
-from scipy.stats import binom
 from tqdm import tqdm
 
 from lorafa.memory.estimate import GIB, Estimate, estimate
@@ -29,6 +28,7 @@ from lorafa.memory.models import ModelNotFoundError
 from lorafa.memory.recipe import Recipe, RecipeError
 from pipeline import files
 from pipeline.cli import command_line, job
+from pipeline.comparison.bound import ONE_IN, Bound, bound
 from pipeline.errors import ConfigError
 
 PATH = Path(__file__).parents[1] / "results/published/gpu_memory.csv"
@@ -95,55 +95,7 @@ FIELDS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "checkpointing": ("checkpointing", _flag),
     "optimizer": ("optimizer", str),
 }
-ONE_IN = 20
 CLOSE = 5.0  # per cent
-
-
-@dataclass(frozen=True)
-class Bound:
-    """How much more than estimated to expect: a one-sided, distribution-free bound, an order statistic of the errors.
-
-    Attributes:
-        margin: Of the rows, at most one in `ONE_IN` has measured > estimated · (1 + margin).
-        rows: How many rows that rests on.
-        above: How many of them are above.
-        confidence: That the margin holds for `1 − 1/ONE_IN` of all measurements, if the rows were drawn from them at
-            random and independently; whatever their distribution.
-        largest: The margin that no row exceeds.
-        largest_confidence: The same of that.
-    """
-
-    margin: float
-    rows: int
-    above: int
-    confidence: float
-    largest: float
-    largest_confidence: float
-
-
-def bound(measured: Sequence[float], estimated: Sequence[float], one_in: int = ONE_IN) -> Bound:
-    """Returns the smallest margin that at most one in `one_in` rows exceeds.
-
-    With n rows it is the k-th smallest of measured / estimated − 1, for k = n − ⌊n / one_in⌋. It is at least the
-    distribution's (1 − 1/one_in)-quantile with probability P(Binomial(n, 1 − 1/one_in) < k) (Wilks 1941); the largest
-    of them with probability 1 − (1 − 1/one_in)ⁿ.
-
-    Raises:
-        ValueError: There are no rows.
-    """
-    errors = sorted(m / e - 1 for m, e in zip(measured, estimated, strict=True))
-    if not errors:
-        raise ValueError("a bound needs at least one row")
-    count, share = len(errors), 1 - 1 / one_in
-    above = count // one_in
-    return Bound(
-        margin=errors[count - above - 1],
-        rows=count,
-        above=above,
-        confidence=float(binom.cdf(count - above - 1, count, share)),
-        largest=errors[-1],
-        largest_confidence=float(binom.cdf(count - 1, count, share)),
-    )
 
 
 def read(path: Path = PATH) -> pd.DataFrame:
