@@ -205,6 +205,8 @@ def notes(result: Estimate) -> list[str]:
     found = []
     if result.attention != result.recipe.attention:
         found.append(f"attention {result.attention}: the model has no {result.recipe.attention}")
+    if result.head == "image-text-to-text":
+        found.append("text alone: the vision tower's weights count, what it computes of pictures does not")
     if result.head == "none":
         found.append("no head: the model's hidden states are summed up in place of a loss")
     return found

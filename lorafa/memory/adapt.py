@@ -18,6 +18,7 @@ from lorafa.targets import SHORTHANDS, block_stacks, linears_of
 
 TASK_TYPES = {
     "causal-lm": TaskType.CAUSAL_LM,
+    "image-text-to-text": TaskType.CAUSAL_LM,
     "seq2seq-lm": TaskType.SEQ_2_SEQ_LM,
     "sequence-classification": TaskType.SEQ_CLS,
 }

@@ -19,6 +19,7 @@ from transformers import (
     AutoModelForAudioClassification,
     AutoModelForCausalLM,
     AutoModelForImageClassification,
+    AutoModelForImageTextToText,
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     AutoModelForSpeechSeq2Seq,
@@ -32,6 +33,7 @@ from lorafa.memory.geometry import BUILT_IN, REPOSITORIES
 HEADS: dict[str, Any] = {
     "causal-lm": AutoModelForCausalLM,
     "seq2seq-lm": AutoModelForSeq2SeqLM,
+    "image-text-to-text": AutoModelForImageTextToText,
     "sequence-classification": AutoModelForSequenceClassification,
     "image-classification": AutoModelForImageClassification,
     "audio-classification": AutoModelForAudioClassification,
@@ -111,7 +113,7 @@ def head_of(config: PretrainedConfig) -> str:
     """The head that the model is fine-tuned with: a key of `HEADS`.
 
     Encoder-decoders and decoders generate; encoders, pretrained as masked models, classify; models of images and of
-    sound classify, too. What has no such head is trained without one ("none").
+    sound classify, too; models of pictures and text write text. What has no such head is trained without one ("none").
     """
     architecture = (config.architectures or [""])[0]
     if config.is_encoder_decoder:
@@ -121,7 +123,7 @@ def head_of(config: PretrainedConfig) -> str:
     ):
         wanted = ["sequence-classification"]
     else:
-        wanted = ["causal-lm", "sequence-classification"]
+        wanted = ["causal-lm", "image-text-to-text", "sequence-classification"]
     wanted += ["image-classification", "audio-classification"]
     return next((head for head in wanted if type(config) in HEADS[head]._model_mapping), "none")
 
