@@ -13,7 +13,7 @@ from peft import LoraConfig
 from torch import nn
 
 from lorafa.dispatch import new_layer
-from lorafa.options import Gradient, InitA, Recompute
+from lorafa.options import FreeRecompute, Gradient, InitA, Recompute
 from lorafa.refusals import refuse_unsupported
 
 CONFIG_NAME = "lorafa_config.json"
@@ -54,7 +54,7 @@ class LoraFaConfig(LoraConfig):
         super().__post_init__()
         refuse_unsupported(self)
         if self.recompute is True:
-            self.recompute = list(get_args(Recompute))
+            self.recompute = list(get_args(FreeRecompute))
         self.recompute = sorted(self.recompute or [])
         _check_choice("init_A", [self.init_A], InitA)
         _check_choice("gradient", [self.gradient], Gradient)

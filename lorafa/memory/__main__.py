@@ -21,7 +21,7 @@ from rich.table import Table
 
 from lorafa.memory.geometry import BUILT_IN
 from lorafa.memory.recipe import Attention, DType, Method, Optimizer, Quantization, Recipe, RecipeError
-from lorafa.memory.recipe import Recomputation as Kind
+from lorafa.options import FreeRecompute, Recompute
 
 if TYPE_CHECKING:
     from lorafa.memory.estimate import Estimate
@@ -66,7 +66,9 @@ def new_parser() -> argparse.ArgumentParser:
     method.add_argument("--adapter-dtype", default="same", choices=["same", *get_args(DType)])
     method.add_argument("--adapter-dropout", type=float, default=0.0)
     method.add_argument(
-        "--recompute", default="", help=f"comma-separated, of {', '.join(get_args(Kind))}, or all"
+        "--recompute",
+        default="",
+        help=f"comma-separated, of {', '.join(get_args(Recompute))}; all: the first four",
     )
     method.add_argument("--checkpointing", action="store_true", help="recompute whole blocks")
     step = parser.add_argument_group("step")
@@ -89,7 +91,7 @@ def recipe_of(options: argparse.Namespace) -> Recipe:
     Raises:
         RecipeError: It is not a possible one.
     """
-    kinds = get_args(Kind) if options.recompute == "all" else _names(options.recompute)
+    kinds = get_args(FreeRecompute) if options.recompute == "all" else _names(options.recompute)
     return Recipe(
         model=options.model,
         method=options.method,
@@ -121,7 +123,7 @@ def side_by_side(recipe: Recipe) -> dict[str, Recipe]:
     plain = replace(recipe, recompute=())
     others = {
         "lora-fa": replace(plain, method="lora-fa"),
-        "lora-fa, all recomputed": replace(plain, method="lora-fa", recompute=get_args(Kind)),
+        "lora-fa, all recomputed": replace(plain, method="lora-fa", recompute=get_args(FreeRecompute)),
         "lora": replace(plain, method="lora"),
     }
     if recipe.quantization == "none" and recipe.shards == 1:

@@ -9,7 +9,8 @@ from typing import get_args
 from lorafa.memory.batch import takes_length
 from lorafa.memory.estimate import GIB, Estimate, estimate
 from lorafa.memory.models import load_config
-from lorafa.memory.recipe import Recipe, RecipeError, Recomputation
+from lorafa.memory.recipe import Recipe, RecipeError
+from lorafa.options import FreeRecompute
 
 # What a process holds on the device besides PyTorch's reserved memory: the CUDA context and loaded kernels.
 # Source: "hardware reserved" in the paper's Figure 3.
@@ -118,7 +119,7 @@ def changes(recipe: Recipe) -> list[tuple[str, Recipe]]:
         ("checkpoint whole blocks", checkpointed),
     ]
     if recipe.method != "full-ft":
-        lean = replace(recipe, method="lora-fa", recompute=get_args(Recomputation))
+        lean = replace(recipe, method="lora-fa", recompute=get_args(FreeRecompute))
         method = "" if recipe.method == "lora-fa" else "train with lora-fa and "
         options.insert(0, (f"{method}recompute norms, activations, dropout and loss", lean))
         options.insert(2, ("both FlashAttention and recomputation", replace(lean, attention="flash")))
