@@ -77,7 +77,7 @@ def fit(recipe: Recipe, device_memory: int) -> Fit:
 
 def largest_batch(recipe: Recipe, device_memory: int, limit: int = LARGEST) -> int:
     """The largest batch size, up to a limit, that fits on `device_memory` bytes; 0: none."""
-    return _largest(lambda size: needed(replace(recipe, batch_size=size)) <= device_memory, limit)
+    return _largest(lambda size: needed(replace(recipe, batch_size=size)), device_memory, limit)
 
 
 def largest_length(recipe: Recipe, device_memory: int) -> int:
@@ -89,24 +89,32 @@ def largest_length(recipe: Recipe, device_memory: int) -> int:
         return recipe.source_length
     steps = longest(recipe.model) // LENGTH_STEP
 
-    def fits(step: int) -> bool:
-        return needed(replace(recipe, source_length=LENGTH_STEP * step)) <= device_memory
+    def need(step: int) -> int:
+        return needed(replace(recipe, source_length=LENGTH_STEP * step))
 
-    return LENGTH_STEP * _largest(fits, steps)
+    return LENGTH_STEP * _largest(need, device_memory, steps)
 
 
-def _largest(fits: Callable[[int], bool], limit: int) -> int:
-    """The largest n of 1..limit up to which `fits` holds; 0 if it does not hold for 1."""
-    low, high = 0, 1
-    while high <= limit and fits(high):
-        low, high = high, 2 * high
-    high = min(high, limit + 1)
+def _largest(need: Callable[[int], int], memory: int, limit: int) -> int:
+    """The largest n of 1..limit up to which `need` is at most `memory`; 0 if it is more for 1.
+
+    What a step needs is nearly affine: n is guessed on the line through the last two that were tried, and every third
+    time half-way, where the line misleads.
+    """
+    low, high = 0, limit + 1
+    tried: list[tuple[int, int]] = []
     while high - low > 1:
-        middle = (low + high) // 2
-        if fits(middle):
-            low = middle
+        guess = min(len(tried) + 1, limit) if len(tried) < 2 else (low + high) // 2
+        if len(tried) >= 2 and len(tried) % 3 != 0:
+            (first, at_first), (second, at_second) = tried[-2:]
+            if at_first != at_second:
+                guess = first + (memory - at_first) * (second - first) // (at_second - at_first)
+        guess = min(max(guess, low + 1), high - 1)
+        tried.append((guess, need(guess)))
+        if tried[-1][1] <= memory:
+            low = guess
         else:
-            high = middle
+            high = guess
     return low
 
 

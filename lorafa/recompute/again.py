@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch.autograd.function import once_differentiable
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import get_device_states, set_device_states
 
-from lorafa.recompute.norm import norm_output
+from lorafa.recompute.norm import is_norm, norm_output
 
 Remake = Callable[[], Sequence[Tensor]]
 
@@ -49,21 +50,27 @@ class _Keep(Function):
         return grad, None
 
 
-def source(x: Tensor) -> Callable[[], Tensor]:
+def source(x: Tensor) -> Callable[..., Tensor]:
     """How backward has a tensor again: from what the norm that made it keeps, or else from the tensor itself.
 
     Args:
-        x: Input of what is recomputed, of any shape.
+        x: Input of what is recomputed, (..., d).
 
     Returns:
-        Function that returns its value. RuntimeError if what is kept has been changed in place.
+        Function that returns its value; given a slice of all its rows, those, (rows, d). RuntimeError if what is kept
+        has been changed in place.
     """
     node = x.grad_fn
-    if norm_output(node) is not None:
-        return lambda: norm_output(node)  # type: ignore[return-value]
+    if is_norm(node):
+        return partial(norm_output, node)
     with torch.enable_grad():
         kept = _Keep.apply(torch.empty(0, device=x.device, requires_grad=True), x.detach())
-    return lambda: kept.grad_fn.saved_tensors[0]
+
+    def rows_of(rows: slice | None = None) -> Tensor:
+        (value,) = kept.grad_fn.saved_tensors
+        return value if rows is None else value.flatten(0, -2)[rows]
+
+    return rows_of
 
 
 class Replay:

@@ -73,6 +73,15 @@ def apply_recompute(
     return {kind: [name for name, _ in modules] for kind, modules in found.items()}
 
 
+def available(model: nn.Module) -> list[str]:
+    """The kinds of recomputation that a model has the modules for, and nothing against."""
+    return [
+        kind
+        for kind in LEAN
+        if any(_known(model, kind, None)) and not (kind in OBSTACLES and OBSTACLES[kind](model))
+    ]
+
+
 def check_kinds(kinds: Collection[str]) -> None:
     """Raise ValueError on an unknown kind of recomputation, and on kinds that exclude each other."""
     if unknown := set(kinds) - set(LEAN):

@@ -64,9 +64,17 @@ def _widened(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def norm_output(node: Any) -> Tensor | None:
-    """The output of `rms_norm` once more, from its node in autograd's graph; None if the node is another's."""
-    return RmsNorm.output(node, *node.saved_tensors) if isinstance(node, RmsNorm._backward_cls) else None
+def is_norm(node: Any) -> bool:
+    """Whether a node of autograd's graph is of `rms_norm`."""
+    return isinstance(node, RmsNorm._backward_cls)
+
+
+def norm_output(node: Any, rows: slice | None = None) -> Tensor:
+    """The output of `rms_norm` once more, from its node: all of it, or some of its rows, (rows, d)."""
+    x, scale, weight = node.saved_tensors
+    if rows is not None:
+        x, scale = x.flatten(0, -2)[rows], scale.flatten(0, -2)[rows]
+    return RmsNorm.output(node, x, scale, weight)
 
 
 def rms_norm(

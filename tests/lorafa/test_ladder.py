@@ -9,6 +9,7 @@ import torch
 import transformers
 from torch import nn
 
+from benchmarks.rounding import gradient_errors
 from lorafa import LoraFaConfig, apply_recompute, get_lora_fa_model, remove_recompute
 from lorafa.memory.estimate import fake_step
 from lorafa.memory.meter import SavedTensorMeter
@@ -121,6 +122,13 @@ def test_dropout_masks_are_those_of_the_first_time():
     assert not torch.equal(gradients(model, seed=4, **batch)[1], expected[1])
     for kind in EXACT:
         assert_same(gradients(lean(model, kind), **batch), expected)
+
+
+@pytest.mark.parametrize("name", ["Llama", "Phi3"])
+def test_chunks_of_tokens(name, monkeypatch):
+    monkeypatch.setattr("lorafa.recompute.mlp._CHUNK", 7)  # of 24 tokens
+    for model in (built(name, dropout=0.0), lean(built(name), "norm")):
+        assert_same(gradients(lean(model, "mlp"), **inputs()), gradients(model, **inputs()))
 
 
 def test_a_llama_7b_layer_keeps_what_a_checkpoint_of_lora_fa_keeps():
@@ -273,6 +281,13 @@ def test_eight_bits_are_exact_in_the_last_block_and_near_before_it():
     )
     assert errors["base_model.model.model.layers.1.mlp.down_proj.lora_B.default.weight"] == 0
     assert saved(module, **inputs()) < saved(model, **inputs())
+
+
+@pytest.mark.parametrize("method", ["lora-fa", "lora"])
+def test_the_error_of_eight_bits_is_measured(method):
+    errors = gradient_errors(method, hidden=32, blocks=2, tokens=8)
+    assert len(errors) == 2
+    assert all(0 < error < 0.02 for error in errors)
 
 
 @pytest.mark.integration
