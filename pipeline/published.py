@@ -22,10 +22,11 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from lorafa.memory.estimate import GIB, Estimate, estimate
+from lorafa.memory.estimate import Estimate, estimate
 from lorafa.memory.margin import CONTEXT, MARGIN
 from lorafa.memory.models import ModelNotFoundError
 from lorafa.memory.recipe import Recipe, RecipeError
+from lorafa.memory.sizes import GIB
 from pipeline import files
 from pipeline.cli import command_line, job
 from pipeline.comparison.bound import ONE_IN, Bound, bound
