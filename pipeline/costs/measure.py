@@ -9,20 +9,13 @@ from lorafa.memory.estimate import estimate, forward_bytes
 from lorafa.memory.flops import encoder_flops, forward_flops, training_flops
 from lorafa.memory.margin import CONTEXT, safe
 from lorafa.memory.models import ModelNotFoundError, load_config
-from lorafa.memory.recipe import DTYPES, Method, Recipe
+from lorafa.memory.recipe import DTYPES, Recipe
 from pipeline.config.compose import CONF
+from pipeline.costs.recipe import recipe_of
 from pipeline.costs.shapes import VALIDATED_TOGETHER, Measured, Shape
 from pipeline.errors import AssetError
 from pipeline.fullscale.parameters import count
 
-SPELLED = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
-METHODS: dict[str, Method] = {
-    "untuned": "full-ft",  # the same forward pass
-    "full-ft": "full-ft",
-    "prompt-tuning": "prompt-tuning",
-    "lora": "lora",
-    "lora-fa": "lora-fa",
-}
 SHARDING = CONF / "trainer/fsdp.yaml"
 SHARDS = (2, 4, 8)  # GPUs that are tried for one run
 FLOAT32 = 4  # bytes; what is trained is float32
@@ -78,30 +71,6 @@ def _saved_bytes(shape: Shape, recipe: Recipe) -> int:
     return FLOAT32 * estimate(recipe).trainable_parameters
 
 
-def recipe_of(shape: Shape) -> Recipe:
-    """Returns the step that the estimator makes for a shape."""
-    frozen = SPELLED[shape.frozen_dtype]
-    full = shape.method == "full-ft"  # trains float32 weights, in mixed precision where frozen ones have less
-    return Recipe(
-        model=shape.model,
-        method=METHODS[shape.method],
-        rank=shape.rank or 1,
-        target_modules=(shape.targets,) if shape.targets else (),
-        layer_fraction=shape.layer_fraction,
-        batch_size=-(-shape.batch_size // shape.gpus),
-        shards=1 if shape.method == "full-ft" else shape.gpus,
-        source_length=shape.source_length,
-        target_length=shape.target_length,
-        dtype="fp32" if full else frozen,  # type: ignore[arg-type]  # checked by Recipe
-        autocast=frozen if full and frozen != "fp32" else "none",  # type: ignore[arg-type]
-        adapter_dtype="fp32" if shape.rank else "same",
-        adapter_dropout=shape.dropout,
-        quantization="nf4" if shape.quantization else "none",
-        virtual_tokens=shape.virtual_tokens or 1,
-        device="cuda" if shape.device == "cuda" else "cpu",
-    )
-
-
 def _training_bytes(recipe: Recipe) -> int:
     """Returns what a step takes of the device: of a GPU, the allocator's cache and the context besides."""
     found = estimate(recipe)
@@ -109,7 +78,7 @@ def _training_bytes(recipe: Recipe) -> int:
 
 
 def _validation_bytes(shape: Shape, recipe: Recipe) -> int:
-    return _scoring_bytes(shape, _base(recipe), VALIDATED_TOGETHER * recipe.batch_size)
+    return _scoring_bytes(shape, _base(recipe), VALIDATED_TOGETHER * -(-shape.batch_size // shape.gpus))
 
 
 def _scoring_bytes(shape: Shape, base: Recipe, rows: int) -> int:
@@ -143,6 +112,8 @@ def remedies(shape: Shape, memory: int) -> list[tuple[str, int]]:
         memory: Bytes of the device.
     """
     found = [(setting, needed(changed)) for setting, changed in _changes(shape) if safely(changed) <= memory]
+    if micro := fitting_micro_batch(shape, memory):
+        found.insert(0, (f"budget.micro_batch={micro}", needed(replace(shape, micro_batch=micro))))
     smaller = bisect_right(
         range(1, shape.batch_size), memory, key=lambda size: safely(replace(shape, batch_size=size))
     )
@@ -150,6 +121,19 @@ def remedies(shape: Shape, memory: int) -> list[tuple[str, int]]:
         changed = replace(shape, batch_size=smaller)
         found.append((f"budget.batch_size={smaller}", needed(changed)))
     return found
+
+
+def fitting_micro_batch(shape: Shape, memory: int) -> int | None:
+    """Returns the largest micro-batch below the batch size with which training fits, or None.
+
+    Args:
+        shape: A step, on one GPU.
+        memory: Bytes of the device.
+    """
+    if shape.gpus > 1:
+        return None
+    sizes = [size for size in range(shape.batch_size // 2, 0, -1) if shape.batch_size % size == 0]
+    return next((size for size in sizes if safely(replace(shape, micro_batch=size)) <= memory), None)
 
 
 def _changes(shape: Shape) -> Iterator[tuple[str, Shape]]:
