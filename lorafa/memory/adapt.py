@@ -76,7 +76,8 @@ def adapt(model: PreTrainedModel, recipe: Recipe, adapted: dict[str, Sequence[bo
 
 
 def _targets(model: nn.Module, recipe: Recipe, adapted: dict[str, Sequence[bool]]) -> list[str]:
-    names, shorthand = recipe.target_modules, "all-linear"
+    names: tuple[str, ...] = recipe.target_modules
+    shorthand = "all-linear"
     if len(names) == 1 and is_shorthand(names[0]):
         names, shorthand = (), names[0]
     layers = linear_layers(model, shorthand)
