@@ -2,15 +2,20 @@
 
 import pandas as pd
 
-from pipeline.config.metrics import METRICS
+from pipeline.config.metrics import BENCHMARKS, METRICS
 from pipeline.config.paths import spell
 from pipeline.config.plan import Plan
 from pipeline.tables import outcomes, trained
 from pipeline.tables.table import Cell, Row, Table
 
 MIB = 2**20
+KNOWN = METRICS | BENCHMARKS
 HEADINGS = {"rank": "Rank", "alpha": "α"}
-REPLIES = {"equal_parameters": ["equal parameters"], "equal_memory": ["attention only", "30 % of layers"]}
+REPLIES = {
+    "equal_parameters": ["equal parameters"],
+    "equal_memory": ["attention only", "30 % of layers"],
+    "equal_memory_batch": ["equal memory by batch size"],
+}
 
 
 def build(plan: Plan, name: str) -> Table:
@@ -24,7 +29,7 @@ def build(plan: Plan, name: str) -> Table:
     chosen = best_rates(results, keys(plan, name))
     grouped = chosen.groupby(["model", *keys(plan, name)], sort=False)
     best = chosen.groupby(["model", *keys(plan, name), "task"]).score.mean().groupby("task")
-    metrics = {task: METRICS[metric] for task, metric in results.groupby("task").metric.first().items()}
+    metrics = {task: KNOWN[metric] for task, metric in results.groupby("task").metric.first().items()}
     tops = {task: metrics[task].best(values) for task, values in best}
     averaged = len(experiment.tasks) > 1 and all(metric.unit == 100 for metric in metrics.values())
     rows = []
@@ -46,6 +51,7 @@ def build(plan: Plan, name: str) -> Table:
     for task in experiment.tasks:
         columns += [plan.tasks[task]["label"], "at η"]
     seeds = results.seed.nunique()
+    scored = "MMLU accuracy" if experiment.evaluated else "Best validation score"
     return Table(
         name=name,
         title=outcomes.title(plan, name, results),
@@ -54,7 +60,7 @@ def build(plan: Plan, name: str) -> Table:
         columns=[*columns, *(["Avg."] if averaged else [])],
         rows=rows,
         notes=[
-            f"Best validation score, mean of {seeds} seed{'s' * (seeds > 1)} with their deviation as subscript, "
+            f"{scored}, mean of {seeds} seed{'s' * (seeds > 1)} with their deviation as subscript, "
             "at the learning rate with the best mean of "
             f"{', '.join(spell(float(rate)) for rate in sorted(results.lr.unique()))}.",
             "Memory is measured: the weights, gradients and optimizer states, and what the first step saves for "
@@ -76,7 +82,7 @@ def best_rates(results: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     kept = []
     for _, runs in results.groupby(["model", *by, "task"], sort=False):
         # A seed without a score counts as the worst, or a rate could win by its failures.
-        means = (METRICS[runs.metric.iloc[0]].sign * runs.score).fillna(-float("inf")).groupby(runs.lr).mean()
+        means = (KNOWN[runs.metric.iloc[0]].sign * runs.score).fillna(-float("inf")).groupby(runs.lr).mean()
         kept.append(runs[runs.lr == means.idxmax()])
     return pd.concat(kept)
 
@@ -96,7 +102,8 @@ def _replies(plan: Plan, name: str) -> list[str]:
         where = [] if pd.isna(line.modules) or line.modules == "all" else [line.modules]
         where += [f"{line.layer_fraction:.0%} of the layers"] if line.layer_fraction < 1 else []
         memory = "" if pd.isna(line.memory_gb) else f" at {line.memory_gb:g} GB"
-        setting = ", ".join([plan.methods[line.method]["label"], *where, f"rank {line.rank:g}"])
+        where += [] if pd.isna(line.rank) else [f"rank {line.rank:g}"]
+        setting = ", ".join([plan.methods[line.method]["label"], *where])
         texts.append(f"{setting}: {line.metric} {line.value:g}{memory}")
     return [f"The authors' reply, for Llama2-7B: {'; '.join(dict.fromkeys(texts))}."]
 
