@@ -13,7 +13,7 @@ _COMBINATIONS: dict[str, tuple[str, ...]] = {
     "free + 8-bit": ("norm", "activation-8bit", "dropout", "loss"),
     "free + 8-bit + qkv": ("norm", "activation-8bit", "dropout", "loss", "qkv"),
     "checkpoint": ("norm", "activation", "dropout", "loss", "qkv", "mlp"),
-    "block": ("block", "loss"),
+    "block + loss": ("block", "loss"),
 }
 COMBINATIONS = {name: kinds for name, kinds in _COMBINATIONS.items() if set(kinds) <= set(KINDS)}
 RUNGS: dict[str, tuple[str, ...]] = {"none": (), **{kind: (kind,) for kind in KINDS}, **COMBINATIONS}
