@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, get_args
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 Rung = tuple[Recompute, ...]
 FREE: Rung = get_args(FreeRecompute)
 # From the cheapest to the dearest, exact all of them. A rung may be for some blocks only, and the one before it for
-# the others; a whole block has everything else in it recomputed once.
-LADDER: tuple[Rung, ...] = ((), FREE, (*FREE, "qkv"), (*FREE, "qkv", "mlp"), (*FREE, "block"))
+# the others. Whole blocks are left out: recomputed in a block, LoRA-FA's layers are estimated at far too much.
+LADDER: tuple[Rung, ...] = ((), FREE, (*FREE, "qkv"), (*FREE, "qkv", "mlp"))
 
 
 @dataclass(frozen=True)
@@ -96,8 +97,8 @@ def plan(recipe: Recipe, budget: int) -> Plan:
             return _between(before, rung, budget) if before else _whole(rung, budget)
         least, before = min(least or bytes_needed, bytes_needed), rung
     raise RecipeError(
-        f"memory budget {budget / GIB:.1f} GiB: {recipe.batch_size} × {recipe.source_length} tokens of {recipe.model} "
-        f"need at least {(least or 0) / GIB:.1f} GiB: lower the batch size, the length or the rank, or quantize"
+        f"memory budget {budget / GIB:.1f} GiB: a step of {recipe.batch_size} × {recipe.source_length} tokens "
+        f"needs at least {(least or 0) / GIB:.1f} GiB: lower the batch size, the length or the rank, or quantize"
     )
 
 
@@ -153,8 +154,10 @@ def within(model: PreTrainedModel, config: LoraFaConfig, budget: Budget, fp32_ad
     if model.dtype not in dtypes:
         raise RecipeError(f"a memory budget needs a model in {', '.join(DTYPES)}, not in {model.dtype}")
     attention: Any = {"sdpa": "sdpa", "eager": "eager"}.get(model.config._attn_implementation, "flash")
+    described = copy.deepcopy(model.config)
+    described.architectures = [type(model).__name__]
     with tempfile.TemporaryDirectory() as folder:
-        model.config.save_pretrained(folder)
+        described.save_pretrained(folder)
         recipe = Recipe(
             model=folder,
             rank=config.r,
