@@ -7,11 +7,12 @@ import tempfile
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, get_args
 
-from lorafa.memory.fit import needed
+from lorafa.memory.fit import safe
 from lorafa.memory.flops import training_flops
+from lorafa.memory.margin import GIB
 from lorafa.memory.models import WithoutInit, attention_of, build, depths, load_config
 from lorafa.memory.recipe import DTYPES, Recipe, RecipeError
-from lorafa.memory.sizes import GIB, bytes_of
+from lorafa.memory.sizes import bytes_of
 from lorafa.options import FreeRecompute, Recompute
 from lorafa.recompute import available
 
@@ -53,7 +54,7 @@ class Plan:
         recipe: The step that was asked for, with what all blocks recompute.
         first: What only the first blocks of each stack recompute, with their number.
         depth: Blocks in a stack.
-        needed: Bytes of the device that are expected, the CUDA context included.
+        needed: Bytes of the device on which the step runs safely: the estimate with its margin, and the CUDA context.
         budget: Bytes that there are.
         flops: Operations of a training step that this takes, with recomputation.
     """
@@ -69,7 +70,7 @@ class Plan:
         kinds = ", ".join(self.recipe.recompute) or "nothing"
         some = "".join(f", and {kind} in {n} of {self.depth} blocks" for kind, n in self.first.items())
         return (
-            f"recompute {kinds}{some}: {self.needed / GIB:.1f} of {self.budget / GIB:.1f} GiB expected, "
+            f"recompute {kinds}{some}: {self.needed / GIB:.1f} of {self.budget / GIB:.1f} GiB with the margin, "
             f"{self.flops / 1e12:.2f} TFLOP a step"
         )
 
@@ -92,7 +93,7 @@ def plan(recipe: Recipe, budget: int) -> Plan:
     rungs = [replace(recipe, recompute=rung) for rung in ladder(recipe)]
     least, before = None, None
     for rung in rungs:
-        bytes_needed = needed(rung)
+        bytes_needed = safe(rung)
         if bytes_needed <= budget:
             return _between(before, rung, budget) if before else _whole(rung, budget)
         least, before = min(least or bytes_needed, bytes_needed), rung
@@ -112,14 +113,14 @@ def ladder(recipe: Recipe) -> list[Rung]:
 
 
 def _whole(rung: Recipe, budget: int) -> Plan:
-    return Plan(rung, {}, _depth(rung), needed(rung), budget, training_flops(rung))
+    return Plan(rung, {}, _depth(rung), safe(rung), budget, training_flops(rung))
 
 
 def _between(before: Recipe, rung: Recipe, budget: int) -> Plan:
     """As few blocks of a rung as are needed, and all others of the one before it."""
     depth = _depth(rung)
     added = set(rung.recompute) - set(before.recompute)
-    high, low = needed(before), needed(rung)
+    high, low = safe(before), safe(rung)
     blocks = -(-(high - budget) * depth // (high - low))
     if added.intersection(FREE) or blocks >= depth:
         return _whole(rung, budget)

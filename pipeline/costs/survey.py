@@ -12,15 +12,16 @@ from typing import Any
 
 from tqdm import tqdm
 
+from lorafa.memory.margin import CONTEXT, safe
 from pipeline import files, status
 from pipeline.config.plan import Plan, PlannedRun
 from pipeline.costs.cards import Gpu
-from pipeline.costs.cost import Cost, cached_file, cost_of_identity, measured
+from pipeline.costs.cost import Cost, cached_file, measured, planned_cost
 from pipeline.costs.downloads import Download, download
 from pipeline.costs.shapes import Shape, shape_of
 
 # What decides nothing about the cost.
-WITHOUT_COST = ("seed", "lr", "alpha", "trainer")
+WITHOUT_COST = ("seed", "lr", "alpha")
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,11 @@ class Priced:
         """Most bytes of the device."""
         return self.cost.device_bytes if self.scored else self.cost.training_bytes
 
+    @property
+    def safe_bytes(self) -> int:
+        """The same with the estimate's margin, on a GPU."""
+        return safe(self.device_bytes - CONTEXT) if self.shape.device == "cuda" else self.device_bytes
+
     def seconds(self, gpu: Gpu, utilisation: float) -> float:
         """Returns how long it takes on a GPU."""
         scoring = self.cost.seconds(gpu, "evaluation", utilisation) if self.scored else 0.0
@@ -57,6 +63,7 @@ class Line:
     flops: float
     seconds: dict[str, float]
     device_bytes: int
+    safe_bytes: int
     host_bytes: int
     disk_bytes: int
     checkpoint_bytes: int
@@ -72,7 +79,8 @@ class Misfit:
         batch_size: Theirs.
         length: Tokens of their sequences, source and target.
         runs: How many.
-        device_bytes: What the largest of them takes.
+        device_bytes: What the largest of them takes, by the estimate.
+        safe_bytes: The same with the estimate's margin: what it is to fit with.
         remedies: Settings that make the largest fit, and the bytes that it then takes.
     """
 
@@ -83,6 +91,7 @@ class Misfit:
     length: int
     runs: int
     device_bytes: int
+    safe_bytes: int
     remedies: list[tuple[str, int]]
 
 
@@ -133,6 +142,7 @@ class Survey:
             flops=sum(one.flops for one in runs),
             seconds={gpu.name: sum(one.seconds(gpu, self.utilisation) for one in runs) for gpu in self.gpus},
             device_bytes=max(one.device_bytes for one in runs),
+            safe_bytes=max(one.safe_bytes for one in runs),
             host_bytes=max(one.cost.host_bytes for one in runs),
             disk_bytes=sum(
                 one.cost.saved_bytes + (one.cost.prediction_bytes if one.scored else 0) for one in runs
@@ -151,11 +161,13 @@ class Survey:
             (gpu, key, one)
             for gpu in self.gpus
             for key, one in largest.items()
-            if one.device_bytes > gpu.memory
+            if one.safe_bytes > gpu.memory
         ]
         self._seek_remedies((one.shape, gpu) for gpu, _, one in too_large)
         return [
-            Misfit(gpu.name, *key, len(groups[key]), one.device_bytes, self._remedies(one, gpu))
+            Misfit(
+                gpu.name, *key, len(groups[key]), one.device_bytes, one.safe_bytes, self._remedies(one, gpu)
+            )
             for gpu, key, one in too_large
         ]
 
@@ -165,7 +177,7 @@ class Survey:
         parameters: dict[str, int] = {}
         for one in self.runs:
             model, data = one.run.repositories
-            task = json.loads(one.run.identity)["task"]
+            task = one.run.identity["task"]
             subsets.setdefault(model, set())
             subsets.setdefault(data, set()).add(task["subset"] or "default")
             parameters[model] = measured(one.shape, self.plan.profile.cache).parameters
@@ -178,8 +190,8 @@ class Survey:
 
     def _costs(self, runs: Iterable[PlannedRun]) -> dict[str, tuple[Cost, Shape]]:
         profile = self.plan.profile
-        described = {_key(run): json.loads(run.evaluation_identity) for run in runs}
-        shapes = {key: shape_of(found["run"], found["scoring"], profile) for key, found in described.items()}
+        distinct = {_key(run): run for run in runs}
+        shapes = {key: shape_of(run.identity, run.scoring, profile) for key, run in distinct.items()}
         new = [
             shape
             for shape in dict.fromkeys(shapes.values())
@@ -187,10 +199,7 @@ class Survey:
         ]
         if new:
             self._estimate(new)
-        return {
-            key: (cost_of_identity(found["run"], found["scoring"], profile), shapes[key])
-            for key, found in described.items()
-        }
+        return {key: (planned_cost(run, profile), shapes[key]) for key, run in distinct.items()}
 
     def _estimate(self, shapes: list[Shape]) -> None:
         """Estimates shapes, and leaves the estimates on the disk; those of a model and method share recordings."""
@@ -254,6 +263,5 @@ def _remedy_file(shape: Shape, memory: int, folder: str) -> Path:
 
 def _key(run: PlannedRun) -> str:
     """Returns what a run's cost follows from, as JSON."""
-    described = json.loads(run.evaluation_identity)
-    kept = {key: value for key, value in described["run"].items() if key not in WITHOUT_COST}
-    return json.dumps([kept, described["scoring"]], sort_keys=True)
+    kept = {key: value for key, value in run.identity.items() if key not in WITHOUT_COST}
+    return json.dumps([kept, run.scoring], sort_keys=True)

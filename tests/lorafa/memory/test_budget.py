@@ -11,7 +11,8 @@ from lorafa.memory.__main__ import main
 from lorafa.memory.budget import Budget, ladder, plan
 from lorafa.memory.depth import full
 from lorafa.memory.estimate import fake_step
-from lorafa.memory.fit import CONTEXT, needed
+from lorafa.memory.fit import safe
+from lorafa.memory.margin import CONTEXT
 from lorafa.memory.models import load_config
 from lorafa.memory.recipe import Recipe, RecipeError
 from lorafa.memory.step import trace_step
@@ -34,7 +35,7 @@ def test_rungs_are_those_that_the_model_has(small_models: dict[str, str]) -> Non
 
 @pytest.mark.integration
 def test_a_larger_budget_is_never_slower(recipe: Recipe) -> None:
-    sizes = [needed(replace(recipe, recompute=rung)) for rung in ladder(recipe)]
+    sizes = [safe(replace(recipe, recompute=rung)) for rung in ladder(recipe)]
     assert sizes == sorted(sizes, reverse=True)
     step = (sizes[0] - sizes[-1]) // 40
     plans = [plan(recipe, budget) for budget in range(sizes[-1], sizes[0] + step, step)]
@@ -49,7 +50,7 @@ def test_a_larger_budget_is_never_slower(recipe: Recipe) -> None:
 @pytest.mark.integration
 def test_what_was_chosen_stays_within_the_budget(recipe: Recipe) -> None:
     """Run every block, those with more recomputed and those with less, through the allocator."""
-    rungs = [needed(replace(recipe, recompute=rung)) for rung in ladder(recipe)]
+    rungs = [safe(replace(recipe, recompute=rung)) for rung in ladder(recipe)]
     for low, high in zip(rungs[2:], rungs[1:], strict=False):
         found = plan(recipe, (low + high) // 2)
         assert found.first
@@ -59,7 +60,7 @@ def test_what_was_chosen_stays_within_the_budget(recipe: Recipe) -> None:
                 apply_recompute(model, [kind], range(number))
             reserved = allocator.replay(trace_step(model, batch, optimizer)).peak_reserved
         assert reserved + CONTEXT <= found.budget
-        assert reserved + CONTEXT > 0.9 * found.needed
+        assert reserved + CONTEXT > 0.85 * found.needed
 
 
 @pytest.mark.integration
