@@ -2,7 +2,6 @@
 
 import re
 
-GIB = 2**30
 UNITS = {"GiB": 2**30, "MiB": 2**20, "GB": 10**9, "MB": 10**6}
 
 
