@@ -9,27 +9,29 @@ nothing: it is marked with = and left out of every summary. A row with a caveat,
 recipe cannot say.
 """
 
+from __future__ import annotations
+
 import gc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
-from scipy.stats import binom
 from tqdm import tqdm
 
-from lorafa.memory.estimate import GIB, Estimate, estimate
-from lorafa.memory.fit import CONTEXT
-from lorafa.memory.models import ModelNotFoundError
 from lorafa.memory.recipe import Recipe, RecipeError
 from pipeline import files
 from pipeline.cli import command_line, job
 from pipeline.errors import ConfigError
 
+if TYPE_CHECKING:
+    from lorafa.memory.estimate import Estimate
+
 PATH = Path(__file__).parents[1] / "results/published/gpu_memory.csv"
+GIB = 2**30
 UNITS = {"bytes": 1, "MiB": 2**20, "GiB": GIB, "GB": 10**9}
 # What was measured, as a number of an estimate; a device also holds a context.
 MEASURED: dict[str, Callable[[Estimate], int]] = {
@@ -101,6 +103,8 @@ def bound(measured: Sequence[float], estimated: Sequence[float], one_in: int = O
     Raises:
         ValueError: There are no rows.
     """
+    from scipy.stats import binom
+
     errors = sorted(m / e - 1 for m, e in zip(measured, estimated, strict=True))
     if not errors:
         raise ValueError("a bound needs at least one row")
@@ -144,6 +148,9 @@ def bytes_estimated(row: pd.Series, recipe: Recipe | None = None) -> int:
     Raises:
         ConfigError: The step cannot be run; the message names the line of the file.
     """
+    from lorafa.memory.estimate import estimate
+    from lorafa.memory.models import ModelNotFoundError
+
     try:
         result = MEASURED[row["measured"]](estimate(recipe or recipe_of(row)))
     except (RecipeError, ModelNotFoundError) as error:
@@ -153,6 +160,8 @@ def bytes_estimated(row: pd.Series, recipe: Recipe | None = None) -> int:
 
 def context_of(row: pd.Series) -> int:
     """Returns the bytes of a device besides PyTorch's: as the source states them, or as `lorafa.memory` has them."""
+    from lorafa.memory.fit import CONTEXT
+
     return int(row["context_mib"]) * UNITS["MiB"] if row["context_mib"] else CONTEXT
 
 

@@ -15,14 +15,17 @@ import csv
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
 from rich.table import Table
 
-from lorafa.memory.estimate import GIB, Estimate, estimate_all
 from lorafa.memory.recipe import Attention, Recipe
 
+if TYPE_CHECKING:
+    from lorafa.memory.estimate import Estimate
+
+GIB = 2**30
 Reading = Literal["nominal", "fitted"]
 READINGS: tuple[Reading, ...] = ("nominal", "fitted")
 
@@ -335,6 +338,8 @@ def main(arguments: Iterable[str] | None = None) -> None:
     options = parser.parse_args(arguments if arguments is None else list(arguments))
     if unknown := set(options.tables) - set(TABLES):
         parser.error(f"unknown tables: {', '.join(sorted(unknown))}; there are {', '.join(TABLES)}")
+    from lorafa.memory.estimate import estimate_all
+
     results = estimate_all(recipes(options.tables), options.processes)
     console = Console(width=110)
     for table in options.tables:

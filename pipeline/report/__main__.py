@@ -9,14 +9,15 @@ from pathlib import Path
 from pipeline.cli import command_line, job
 from pipeline.config.planner import parse_plan
 from pipeline.files import write_json
-from pipeline.report import overview, runs
-from pipeline.tables import render
 
 
 @job
 def main() -> None:
     """Runs the command line."""
     plan, _ = parse_plan(command_line("pipeline.report", __doc__))
+    from pipeline.report import overview, runs
+    from pipeline.tables import render
+
     folder = Path(plan.profile.results, "report")
     finished = runs.read(plan)
     facts = overview.facts(plan, finished)

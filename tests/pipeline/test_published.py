@@ -34,7 +34,7 @@ def estimates(monkeypatch: pytest.MonkeyPatch) -> None:
         tokens = recipe.batch_size * recipe.source_length
         return SimpleNamespace(peak=8 * GIB, reserved=8 * GIB + tokens)
 
-    monkeypatch.setattr(published, "estimate", estimate)
+    monkeypatch.setattr("lorafa.memory.estimate.estimate", estimate)
 
 
 def test_file(rows: pd.DataFrame) -> None:
