@@ -24,9 +24,11 @@ from pipeline.config.compose import CONF, run_directory, validate
 from pipeline.config.schema import RunConfig
 from pipeline.errors import ProcessError
 from pipeline.results import locks, records
+from pipeline.training import sweep
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
+@sweep.one_run
 def _hydra_main(cfg: DictConfig) -> float | None:
     hydra_config = HydraConfig.get()
     run = validate(cfg, dict(hydra_config.runtime.choices), list(hydra_config.overrides.task))
@@ -122,10 +124,15 @@ def _summary(directory: Path, run: RunConfig, info: dict[str, Any]) -> str:
     return f"{name}: {result}, {info['wall_time_seconds']:.0f} s"
 
 
+def _status(run: RunConfig, directory: Path) -> str | None:
+    record = records.read_if_current(directory / records.NAME, files.fingerprint(run.identity()))
+    return record and record["train_info"]["status"]
+
+
 @job
 def main() -> None:
     """Runs the command line."""
-    _hydra_main()
+    sweep.start(_hydra_main, _status)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from peft import LoraConfig, get_peft_model
 from peft.optimizers import create_lorafa_optimizer
 from torch import nn
 
+from lorafa.memory.fit import CONTEXT
 from lorafa.memory.geometry import BUILT_IN, REPOSITORIES
 from pipeline import published
 from pipeline.errors import ConfigError
@@ -106,7 +107,7 @@ def test_what_was_measured_says_what_is_estimated(rows: pd.DataFrame) -> None:
         row["measured"] = measured
         assert published.bytes_estimated(row) == 8 * GIB + more
     row["context_mib"] = ""
-    assert published.bytes_estimated(row) == 8 * GIB + tokens + published.CONTEXT
+    assert published.bytes_estimated(row) == 8 * GIB + tokens + CONTEXT
 
 
 @pytest.mark.usefixtures("estimates")
