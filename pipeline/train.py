@@ -70,7 +70,7 @@ def _train(run: RunConfig, directory: Path, config_hash: str, overrides: list[st
 
 def _compute(run: RunConfig, directory: Path, config_hash: str, command: str) -> dict[str, Any]:
     """Trains a run in this process and writes its record; of several processes, the first one writes."""
-    from pipeline.results import provenance
+    from pipeline.results import card, provenance
     from pipeline.tracking.live import tracked
     from pipeline.training import peak_memory
     from pipeline.training.distributed import group
@@ -90,6 +90,7 @@ def _compute(run: RunConfig, directory: Path, config_hash: str, command: str) ->
         }
         alone = result.info["status"] == records.OUT_OF_MEMORY  # the other processes do not know
         if group.is_first() or alone:
+            card.write(directory, record)
             files.write_json(directory / records.NAME, record)
         if tracker is not None:
             tracker.conclude(record)
