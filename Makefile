@@ -77,7 +77,7 @@ format: $(VENV)/installed
 $(VENV)/installed: requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed")'
 	test -x "$(BIN)/python" || $(PYTHON) -m venv $(VENV)
-	@echo "Installing the packages of requirements.lock into $(VENV): some minutes, and 2 to 3 GB of disk"
+	@echo "Installing the packages of requirements.lock into $(VENV): some minutes, and 2.5 GB of disk"
 	"$(BIN)/python" -m pip install --progress-bar on --requirement requirements.lock
 	"$(BIN)/python" -m pip install --quiet --no-deps --editable .
 	touch $@

@@ -1,6 +1,6 @@
 """Uploads what a run has trained, with its model card: `python -m pipeline.push RUN --to organisation/name`.
 
-RUN is the directory of a run, or a file in it. A repository that is not there is made, private unless --public is given.
+RUN is the directory of a run, or a file in it. A repository that is not there is made: private, or --public.
 `hf auth login` gives this machine your token.
 """
 

@@ -33,7 +33,7 @@ def card(record: dict[str, Any]) -> str:
         "data": f"{config['task']['label']}, {_named(data)}",
         "score": _score(info, config["seed"]),
         "trained parameters": f"{info['trainable_parameters']:,}",
-        "memory": f"{info['step_memory_bytes'] / GIB:.2f} GiB of tensors at the peak of a step",
+        "memory": _memory(info["step_memory_bytes"]),
         "command": f"`{run['command']}`",
         "code": f"commit {run['git_commit'] or 'unknown'}{', with changes' * bool(run['git_dirty'])}",
         "versions": ", ".join(f"{name} {version}" for name, version in meta["packages"].items() if version),
@@ -81,6 +81,10 @@ def _licence(source: dict[str, Any]) -> str:
     packages = source["about"].get("packages", {}).values()
     known = {package["licence"] for package in packages if package.get("licence")}
     return ", ".join(sorted(known)) or f"as https://huggingface.co/{source['repository']} states"
+
+
+def _memory(kept: int | None) -> str:
+    return "not measured" if kept is None else f"{kept / GIB:.2f} GiB of tensors that a step keeps"
 
 
 def _score(info: dict[str, Any], seed: int) -> str:
