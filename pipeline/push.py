@@ -30,7 +30,7 @@ def push(directory: Path, repository: str, public: bool = False) -> str:
         RecordError: The run has no record, or no weights.
         AssetError: The hub refuses, or cannot be reached.
     """
-    record = records.read(directory / records.NAME)
+    record = records.read(directory)
     if not (directory / records.SAVED_MODEL).is_dir():
         raise RecordError(f"{directory} has no {records.SAVED_MODEL}/: only a trained run can be uploaded")
     from httpx2 import HTTPError
@@ -46,10 +46,11 @@ def push(directory: Path, repository: str, public: bool = False) -> str:
             directory / records.SAVED_MODEL, model, ignore=shutil.ignore_patterns("validated-*.parquet")
         )
         card.write(model.parent, record)
-        _name_base(model / ADAPTER, record["meta_info"]["model"]["repository"])
+        assert record.meta_info.model is not None
+        _name_base(model / ADAPTER, record.meta_info.model.repository)
         try:
             api.create_repo(repository, private=not public, exist_ok=True)
-            words = f"{record['run_info']['config']['method']['label']}, {directory.name}"
+            words = f"{record.run_info.config['method']['label']}, {directory.name}"
             return str(api.upload_folder(repo_id=repository, folder_path=model, commit_message=words))
         except (HfHubHTTPError, LocalTokenNotFoundError, HTTPError) as error:
             reason = str(error).strip().splitlines()[0]

@@ -9,7 +9,7 @@ from huggingface_hub import ModelCard
 
 from pipeline import push
 from pipeline.errors import RecordError
-from pipeline.results import card
+from pipeline.results import card, records
 
 RECORD = {
     "run_info": {
@@ -24,12 +24,16 @@ RECORD = {
         "command": "python -m pipeline.train model=minilm",
     },
     "train_info": {
-        **{"status": "done", "metric": "accuracy", "best": {"score": 0.857, "step": 40}},
-        **{"trainable_parameters": 314498, "step_memory_bytes": 2**29},
+        **{
+            "status": "done",
+            "metric": "accuracy",
+            "best": {"score": 0.857, "step": 40, "epoch": 1.0},
+            "last": None,
+        },
+        **{"steps": 40, "trainable_parameters": 314498, "step_memory_bytes": 2**29},
     },
     "meta_info": {
         "packages": {"torch": "2.13.0"},
-        "machine": {},
         "model": {
             **{"path": "/cache/models/some", "repository": "some/model", "commit": "abc"},
             "about": {"stand_in": "a small one", "packages": {"p": {"licence": "MIT"}}},
@@ -39,8 +43,14 @@ RECORD = {
 }
 
 
-def test_the_card_says_what_a_stranger_must_know():
-    text = card.card(RECORD)
+@pytest.fixture
+def run(tmp_path) -> Path:
+    (tmp_path / records.NAME).write_text(json.dumps(RECORD))
+    return tmp_path
+
+
+def test_the_card_says_what_a_stranger_must_know(run):
+    text = card.card(records.read(run))
     data = ModelCard(text).data
     assert (data.base_model, data.datasets, data.library_name) == ("some/model", ["some/data"], "peft")
     assert data.eval_results[0].metric_value == 0.857
@@ -57,10 +67,9 @@ def test_the_card_says_what_a_stranger_must_know():
     assert "/cache" not in text
 
 
-def test_weights_and_card_are_uploaded_and_name_the_base_model_by_its_id(tmp_path, monkeypatch):
-    model = tmp_path / "model"
+def test_weights_and_card_are_uploaded_and_name_the_base_model_by_its_id(run, monkeypatch):
+    model = run / "model"
     model.mkdir()
-    (tmp_path / "metrics.json").write_text(json.dumps(RECORD))
     (model / "adapter_config.json").write_text('{"base_model_name_or_path": "/cache/models/some", "r": 8}')
     (model / "adapter_model.safetensors").write_bytes(b"weights")
     (model / "validated-abc.parquet").write_bytes(b"predictions")
@@ -75,16 +84,15 @@ def test_weights_and_card_are_uploaded_and_name_the_base_model_by_its_id(tmp_pat
             return "https://hub/commit"
 
     monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
-    assert push.push(tmp_path, "me/adapter") == "https://hub/commit"
+    assert push.push(run, "me/adapter") == "https://hub/commit"
     assert sent.keys() == {
         *("repository", "private", "README.md", "adapter_config.json", "adapter_model.safetensors")
     }
     assert json.loads(sent["adapter_config.json"]) == {"base_model_name_or_path": "some/model", "r": 8}
-    assert sent["private"] and sent["README.md"] == card.card(RECORD)
+    assert sent["private"] and sent["README.md"] == card.card(records.read(run))
     assert "/cache" in (model / "adapter_config.json").read_text(), "the run's own folder stays as it is"
 
 
-def test_a_run_without_weights_cannot_be_uploaded(tmp_path):
-    (tmp_path / "metrics.json").write_text(json.dumps(RECORD))
+def test_a_run_without_weights_cannot_be_uploaded(run):
     with pytest.raises(RecordError, match="only a trained run can be uploaded"):
-        push.push(tmp_path, "me/adapter")
+        push.push(run, "me/adapter")

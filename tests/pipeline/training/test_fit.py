@@ -1,4 +1,3 @@
-import json
 import signal
 import subprocess
 import sys
@@ -6,11 +5,13 @@ import time
 
 import pytest
 import torch
+import torch.nn.functional as F
 from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
 from pipeline.config.compose import compose_run
+from pipeline.errors import ConfigError
 from pipeline.results import records
 from pipeline.train import train
 from pipeline.training import fit, trainer
@@ -18,10 +19,10 @@ from pipeline.training import fit, trainer
 METHODS = ["full-ft", "prompt-tuning", "lora", "lora-qv", "lora-fa"]
 
 
-def results(record: dict) -> dict:
+def results(record: records.Record) -> dict:
     """What of a record must be the same for the same configuration on the same machine."""
     return {
-        key: record["train_info"][key]
+        key: getattr(record.train_info, key)
         for key in ("status", "evaluations", "best", "losses", "steps", "tokens")
     }
 
@@ -30,25 +31,26 @@ def results(record: dict) -> dict:
 def test_every_method_trains_and_records(compose, tmp_path, method):
     run = compose(f"method={method}", "task=sst2")
     record = train(run, tmp_path, ["seed=0"])
-    assert records.read(tmp_path / "metrics.json") == json.loads(json.dumps(record))
-    info = record["train_info"]
-    assert info["status"] == "done"
-    assert [entry["step"] for entry in info["evaluations"]] == [3, 6]
-    assert info["best"]["score"] == max(entry["score"] for entry in info["evaluations"])
-    assert info["peak_memory_bytes"]["resident"] > 0 and info["tokens_per_second"] > 0
-    assert record["run_info"]["config"]["method"]["name"] == method
-    assert record["meta_info"]["packages"]["torch"] == torch.__version__
+    assert records.read(tmp_path) == record
+    info = record.train_info
+    assert info.status == "done"
+    assert [entry.step for entry in info.evaluations] == [3, 6]
+    assert info.best.score == max(entry.score for entry in info.evaluations)
+    assert info.peak_memory_bytes["resident"] > 0 and info.tokens_per_second > 0
+    assert record.run_info.config["method"]["name"] == method
+    assert record.meta_info.packages["torch"] == torch.__version__
     assert not (tmp_path / "checkpoints").exists()
 
 
 @pytest.mark.parametrize("task", ["stsb", "mnli", "cola"])
 def test_every_kind_of_task_trains(compose, tmp_path, task):
-    info = train(compose(f"task={task}"), tmp_path, [])["train_info"]
-    splits = [key for key in info["best"] if key.startswith("validation")]
-    assert info["best"]["score"] == pytest.approx(sum(info["best"][key] for key in splits) / len(splits))
+    info = train(compose(f"task={task}"), tmp_path, []).train_info
+    splits = [value for key, value in info.best.others.items() if key.startswith("validation")]
+    assert info.best.score == pytest.approx(sum(splits) / len(splits))
     assert len(splits) == (2 if task == "mnli" else 1)
 
 
+@pytest.mark.integration
 def test_trainable_parameters_follow_the_formulas(compose, tmp_path):
     d, ffn, layers, r, tokens = 32, 64, 2, 8, 5
     head = d * d + d + 2 * d + 2
@@ -60,17 +62,56 @@ def test_trainable_parameters_follow_the_formulas(compose, tmp_path):
         "lora-fa": layers * r * outputs + head,
     }
     for method, count in expected.items():
-        info = train(compose(f"method={method}"), tmp_path / method, [])["train_info"]
-        assert info["trainable_parameters"] == count, method
+        info = train(compose(f"method={method}"), tmp_path / method, []).train_info
+        assert info.trainable_parameters == count, method
 
 
+@pytest.mark.integration
 def test_same_seed_same_metrics_and_another_seed_others(compose, tmp_path):
     one, same, other = (
         results(train(compose("method=lora-fa", f"seed={seed}"), tmp_path / name, []))
         for name, seed in (("one", 0), ("same", 0), ("other", 1))
     )
     assert one == same
-    assert one["losses"] != other["losses"]
+    assert one.losses != other.losses
+
+
+@pytest.fixture
+def without_dropout(monkeypatch):
+    """Passes draw masks of their own, as other seeds would."""
+    attention = F.scaled_dot_product_attention
+    monkeypatch.setattr(torch.nn.Dropout, "forward", lambda self, X: X)
+    monkeypatch.setattr(F, "dropout", lambda X, *_args, **_options: X)
+    monkeypatch.setattr(
+        F,
+        "scaled_dot_product_attention",
+        lambda *args, **options: attention(*args, **{**options, "dropout_p": 0.0}),
+    )
+
+
+@pytest.mark.parametrize(
+    "words", [("task=sst2",), ("model=t5-mini", "task=wmt16-en-ro"), ("model=smollm2-135m", "task=alpaca")]
+)
+def test_micro_batches_have_the_losses_of_the_batch(compose, without_dropout, tmp_path, words):
+    """Texts differ in length: the mean of the passes' means would be another loss."""
+    words = (
+        *words,
+        "method=lora-fa",
+        "model.frozen_dtype=float32",
+        "budget.max_steps=3",
+        "budget.evaluations=1",
+    )
+    whole = train(compose(*words), tmp_path / "whole", [])["train_info"]
+    parts = train(compose(*words, "budget.micro_batch=2"), tmp_path / "parts", [])["train_info"]
+    assert parts["steps"] == whole["steps"] == 3
+    for one, other in zip(whole["losses"], parts["losses"], strict=True):
+        assert other["loss"] == pytest.approx(one["loss"], rel=1e-5)
+    assert parts["saved_for_backward_bytes"] < whole["saved_for_backward_bytes"] / 2
+
+
+def test_a_micro_batch_divides_the_batch():
+    with pytest.raises(ConfigError, match=r"budget\.micro_batch: must divide budget.batch_size"):
+        compose_run(["budget.micro_batch=3"])
 
 
 def test_a_finished_run_is_left_alone_and_a_changed_one_is_not(compose, tmp_path, capsys):
@@ -78,7 +119,7 @@ def test_a_finished_run_is_left_alone_and_a_changed_one_is_not(compose, tmp_path
     assert train(compose(), tmp_path, []) == first
     assert "already done" in capsys.readouterr().out
     changed = train(compose("alpha=16"), tmp_path, [])
-    assert changed["run_info"]["config_hash"] != first["run_info"]["config_hash"]
+    assert changed.run_info.config_hash != first.run_info.config_hash
 
 
 def test_frozen_weights_do_not_move_and_a_is_saved(compose, tmp_path, tiny_mirror):
@@ -89,7 +130,7 @@ def test_frozen_weights_do_not_move_and_a_is_saved(compose, tmp_path, tiny_mirro
     assert len(a) == len(b) == 12
     assert all(value.abs().sum() > 0 for value in b.values())
     again = fit.fit(compose("method=lora-fa", "lr=1e-9"), tmp_path / "again", "hash")
-    assert again.info["status"] == "done"
+    assert again.info.status == "done"
     untrained = load_file(tmp_path / "again/model/adapter_model.safetensors")
     for name, value in a.items():
         torch.testing.assert_close(untrained[name], value, rtol=0, atol=0)
@@ -106,10 +147,10 @@ def test_trained_weights_and_the_head_are_float32_over_a_bfloat16_encoder(compos
 
 
 def test_divergence_is_a_result(compose, tmp_path):
-    info = train(compose("method=full-ft", "lr=1e30", "trainer.warmup_ratio=0"), tmp_path, [])["train_info"]
-    assert info["status"] == "diverged"
-    assert info["problem"].startswith("loss not finite at step ")
-    assert info["best"] is None
+    info = train(compose("method=full-ft", "lr=1e30", "trainer.warmup_ratio=0"), tmp_path, []).train_info
+    assert info.status == "diverged"
+    assert info.problem.startswith("loss not finite at step ")
+    assert info.best is None
     assert "NaN" not in (tmp_path / "metrics.json").read_text()
 
 
@@ -125,9 +166,9 @@ def test_out_of_memory_is_a_result(compose, tmp_path, monkeypatch, error):
         raise error
 
     monkeypatch.setattr(trainer.Seq2SeqTrainer, "training_step", full)
-    info = train(compose(), tmp_path, [])["train_info"]
-    assert info["status"] == "out_of_memory"
-    assert "memory" in info["problem"]
+    info = train(compose(), tmp_path, []).train_info
+    assert info.status == "out_of_memory"
+    assert "memory" in info.problem
 
 
 def test_out_of_memory_before_the_first_step_is_a_result(compose, tmp_path, monkeypatch):
@@ -135,8 +176,8 @@ def test_out_of_memory_before_the_first_step_is_a_result(compose, tmp_path, monk
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(trainer.Seq2SeqTrainer, "__init__", full)
-    info = train(compose(), tmp_path, [])["train_info"]
-    assert (info["status"], info["steps"], info["best"]) == ("out_of_memory", 0, None)
+    info = train(compose(), tmp_path, []).train_info
+    assert (info.status, info.steps, info.best) == ("out_of_memory", 0, None)
 
 
 def test_other_errors_are_not_swallowed(compose, tmp_path, monkeypatch):
@@ -157,9 +198,9 @@ def test_a_run_that_ended_before_its_record_was_written_is_not_trained_on(compos
         with pytest.raises(ZeroDivisionError):
             fit.fit(run, tmp_path, "hash")
     ended = fit.fit(run, tmp_path, "hash").info
-    assert ended["resumed_from_step"] == ended["steps"] == 6
+    assert ended.resumed_from_step == ended.steps == 6
     for key in ("losses", "evaluations", "best", "tokens", "step_memory_bytes"):
-        assert ended[key] == whole[key], key
+        assert getattr(ended, key) == getattr(whole, key), key
     weights = [
         load_file(folder / "model/adapter_model.safetensors") for folder in (tmp_path, tmp_path / "whole")
     ]
@@ -188,5 +229,5 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_metrics(tiny_overrides, tmp
     directory = states[0].parents[3]
     assert not (directory / "metrics.json").exists()
     resumed = train(run, directory, [])
-    assert resumed["train_info"]["resumed_from_step"] == 20
+    assert resumed.train_info.resumed_from_step == 20
     assert results(resumed) == results(train(run, tmp_path / "whole", []))
