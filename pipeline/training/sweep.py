@@ -42,7 +42,8 @@ def start(main: Callable[[], None], status: Status) -> None:
     """
     options = get_args_parser().parse_args()
     if not options.multirun or any(item.startswith("hydra/sweeper=") for item in options.overrides):
-        return main()
+        main()
+        return
     sweep = combinations(options.overrides)
     bar = tqdm(sweep, "Checking", unit="run", leave=False, disable=None)
     runs = [(overrides, *compose_run(overrides)) for overrides in bar]

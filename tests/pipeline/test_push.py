@@ -19,6 +19,7 @@ RECORD = {
             "task": {"name": "sst2", "label": "SST-2", "kind": "classification"},
             **{"rank": 8, "alpha": 32.0, "seed": 1},
         },
+        "config_hash": "abc",
         "git_commit": "0123456789abcdef",
         "git_dirty": False,
         "command": "python -m pipeline.train model=minilm",
