@@ -9,7 +9,6 @@ import argparse
 import gc
 import json
 import logging
-import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -20,23 +19,32 @@ from rich.console import Console
 from rich.table import Table
 
 from lorafa.memory.geometry import BUILT_IN
-from lorafa.memory.recipe import Attention, DType, Method, Optimizer, Quantization, Recipe, RecipeError
-from lorafa.memory.recipe import Recomputation as Kind
+from lorafa.memory.margin import CONTEXT, MARGIN
+from lorafa.memory.recipe import (
+    Attention,
+    DType,
+    Method,
+    Offload,
+    Optimizer,
+    Quantization,
+    Recipe,
+    RecipeError,
+    Sharding,
+)
+from lorafa.memory.sizes import GIB, bytes_of
+from lorafa.options import FreeRecompute, Recompute
 
 if TYPE_CHECKING:
     from lorafa.memory.estimate import Estimate
     from lorafa.memory.fit import Change, Fit
 
-GIB = 2**30
-UNITS = {"GiB": 2**30, "MiB": 2**20, "GB": 10**9, "MB": 10**6}
-
 
 def device_bytes(text: str) -> int:
     """Bytes of a size such as 24GiB, 80GB or 512MiB."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([GM]i?B)", text)
-    if match is None or float(match[1]) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a size like 24GiB or 80GB")
-    return round(float(match[1]) * UNITS[match[2]])
+    try:
+        return bytes_of(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def new_parser() -> argparse.ArgumentParser:
@@ -55,7 +63,11 @@ def new_parser() -> argparse.ArgumentParser:
     model.add_argument(
         "--quantization", default="none", choices=get_args(Quantization), help="of the base weights"
     )
-    model.add_argument("--shards", type=int, default=1, help="ranks that share the frozen weights (ZeRO-3)")
+    model.add_argument("--shards", type=int, default=1, help="ranks that share what --sharding says")
+    model.add_argument(
+        "--sharding", default="frozen", choices=get_args(Sharding), help="zero-3 is FSDP2's, too"
+    )
+    model.add_argument("--offload", default="none", choices=get_args(Offload), help="to the host")
     method = parser.add_argument_group("method")
     method.add_argument("--method", default="lora-fa", choices=get_args(Method))
     method.add_argument("--rank", type=int, default=8)
@@ -66,7 +78,9 @@ def new_parser() -> argparse.ArgumentParser:
     method.add_argument("--adapter-dtype", default="same", choices=["same", *get_args(DType)])
     method.add_argument("--adapter-dropout", type=float, default=0.0)
     method.add_argument(
-        "--recompute", default="", help=f"comma-separated, of {', '.join(get_args(Kind))}, or all"
+        "--recompute",
+        default="",
+        help=f"comma-separated, of {', '.join(get_args(Recompute))}; all: the first four",
     )
     method.add_argument("--checkpointing", action="store_true", help="recompute whole blocks")
     step = parser.add_argument_group("step")
@@ -76,8 +90,15 @@ def new_parser() -> argparse.ArgumentParser:
         "--target-length", type=int, default=0, help="of an encoder-decoder; default: as --length"
     )
     step.add_argument("--optimizer", default="adamw", choices=get_args(Optimizer))
+    step.add_argument("--accumulation", type=int, default=1, help="batches to a step of the optimizer")
+    step.add_argument(
+        "--packed", action="store_true", help="sequences in one row without padding, with flash"
+    )
     parser.add_argument(
         "--device-memory", type=device_bytes, help="such as 24GiB: what fits, for each method"
+    )
+    parser.add_argument(
+        "--budget", type=device_bytes, help="such as 24GiB: recompute the least with which lora-fa fits"
     )
     parser.add_argument("--json", action="store_true", help="print JSON, sizes in bytes")
     return parser
@@ -89,7 +110,7 @@ def recipe_of(options: argparse.Namespace) -> Recipe:
     Raises:
         RecipeError: It is not a possible one.
     """
-    kinds = get_args(Kind) if options.recompute == "all" else _names(options.recompute)
+    kinds = get_args(FreeRecompute) if options.recompute == "all" else _names(options.recompute)
     return Recipe(
         model=options.model,
         method=options.method,
@@ -108,7 +129,11 @@ def recipe_of(options: argparse.Namespace) -> Recipe:
         checkpointing=options.checkpointing,
         quantization=options.quantization,
         shards=options.shards,
+        sharding=options.sharding,
+        offload=options.offload,
         optimizer=options.optimizer,
+        accumulation=options.accumulation,
+        packed=options.packed,
     )
 
 
@@ -117,14 +142,16 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def side_by_side(recipe: Recipe) -> dict[str, Recipe]:
-    """The recipe under each method, by a readable name; the asked one comes first."""
+    """The recipe under each method and rung of recomputation, by a readable name; the asked one comes first."""
+    from lorafa.memory.budget import ladder
+
     plain = replace(recipe, recompute=())
     others = {
-        "lora-fa": replace(plain, method="lora-fa"),
-        "lora-fa, all recomputed": replace(plain, method="lora-fa", recompute=get_args(Kind)),
-        "lora": replace(plain, method="lora"),
+        f"lora-fa, up to {rung[-1]}" if rung else "lora-fa": replace(plain, method="lora-fa", recompute=rung)
+        for rung in ladder(recipe)
     }
-    if recipe.quantization == "none" and recipe.shards == 1:
+    others["lora"] = replace(plain, method="lora")
+    if recipe.quantization == "none" and (recipe.shards == 1 or recipe.sharding != "frozen"):
         others["full-ft"] = replace(plain, method="full-ft", adapter_dropout=0.0, target_modules=())
     named = next((name for name, other in others.items() if other == recipe), recipe.method)
     return {named: recipe} | {name: other for name, other in others.items() if other != recipe}
@@ -149,10 +176,14 @@ def breakdown_table(result: Estimate) -> Table:
 
 def fit_table(fits: dict[str, tuple[Fit, Change | None]], device_memory: int) -> Table:
     """Whether each method fits, how far it goes, and what would make it fit."""
-    view = Table(title=f"on {device_memory / GIB:.1f} GiB (reserved memory and 0.7 GiB of CUDA context)")
+    view = Table(
+        title=f"on {device_memory / GIB:.1f} GiB: reserved memory and {CONTEXT / GIB:.1f} GiB of CUDA context; safe: "
+        f"{100 * MARGIN:g} % more reserved, which no measured step exceeded"
+    )
     for heading in (
         "method",
         "needs GiB",
+        "safe GiB",
         "fits",
         "largest batch",
         "largest length",
@@ -161,11 +192,12 @@ def fit_table(fits: dict[str, tuple[Fit, Change | None]], device_memory: int) ->
         view.add_column(heading)
     for name, (found, change) in fits.items():
         advice = "" if found.fits else "nothing helps" if change is None else change.text
-        advice += f" ({change.needed / GIB:.1f} GiB)" if change else ""
+        advice += f" ({change.needed / GIB:.1f} GiB, safe {change.safe / GIB:.1f})" if change else ""
         view.add_row(
             name,
             f"{found.needed / GIB:.2f}",
-            "yes" if found.fits else "no",
+            f"{found.safe / GIB:.2f}",
+            "yes" if found.fits else "perhaps" if found.needed <= device_memory else "no",
             str(found.largest_batch),
             str(found.largest_length),
             advice,
@@ -178,6 +210,8 @@ def notes(result: Estimate) -> list[str]:
     found = []
     if result.attention != result.recipe.attention:
         found.append(f"attention {result.attention}: the model has no {result.recipe.attention}")
+    if result.head == "image-text-to-text":
+        found.append("text alone: the vision tower's weights count, what it computes of pictures does not")
     if result.head == "none":
         found.append("no head: the model's hidden states are summed up in place of a loss")
     return found
@@ -187,10 +221,11 @@ def as_json(result: Estimate, fits: dict[str, tuple[Fit, Change | None]], device
     """The estimate, and what fits, as JSON."""
     values = result.as_dict() | {"notes": notes(result)}
     if fits:
-        values["device_memory"] = device_memory
+        values |= {"device_memory": device_memory, "margin": MARGIN}
         values["methods"] = {
             name: {
                 "needed": found.needed,
+                "safe": found.safe,
                 "fits": found.fits,
                 "largest_batch": found.largest_batch,
                 "largest_length": found.largest_length,
@@ -238,6 +273,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     _quieten()
     try:
+        if options.budget:
+            from lorafa.memory.budget import plan
+
+            chosen = plan(recipe, options.budget)
+            recipe = chosen.recipe
+            print(chosen, file=sys.stderr)
         result = estimate(recipe)
     except (RecipeError, ModelNotFoundError) as error:
         parser.error(str(error))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
+from lorafa.options import Recompute
+
 if TYPE_CHECKING:
     import torch
 
@@ -14,9 +16,12 @@ Method = Literal["full-ft", "lora", "lora-frozen-a", "lora-fa", "prompt-tuning"]
 Attention = Literal["eager", "sdpa", "flash"]
 DType = Literal["fp32", "bf16", "fp16"]
 Quantization = Literal["none", "nf4"]
-Optimizer = Literal["adamw", "sgd", "adafactor"]
+Optimizer = Literal[
+    "adamw", "adamw-fused", "adamw-8bit", "adamw-paged", "adamw-8bit-paged", "adafactor", "sgd", "muon"
+]
+Sharding = Literal["frozen", "zero-2", "zero-3"]
+Offload = Literal["none", "optimizer", "all"]
 Device = Literal["cuda", "cpu"]
-Recomputation = Literal["norm", "activation", "dropout", "loss"]
 
 
 def __getattr__(name: str) -> Any:
@@ -37,12 +42,13 @@ class Recipe:
     """One training step of one model with one method.
 
     Attributes:
-        model: Built-in name, path of a config.json, or hub id.
+        model: Built-in name, path of a config.json, or hub id; fields of its configuration that differ may follow,
+            as in `llama-3.2-1b?tie_word_embeddings=false`.
         method: Full-parameter fine-tuning; PEFT's LoRA; PEFT's LoRA with A's `requires_grad` switched off, as
             the paper has it; this library's LoRA-FA; or PEFT's prompt tuning.
         rank: Of the adapters.
-        target_modules: Names of the adapted linear layers (the last parts of their path), or () for all
-            linear layers inside the blocks.
+        target_modules: Names of the adapted linear layers (the last parts of their path), a shorthand of
+            `lorafa.targets.SHORTHANDS`, or () for all linear layers inside the blocks.
         layer_fraction: Fraction of each stack's blocks, from the last, that carry adapters (paper Figure 2b).
         batch_size: Sequences per step on this device.
         source_length: Tokens of a sequence (of the encoder's, in an encoder-decoder), padding included.
@@ -56,8 +62,16 @@ class Recipe:
         recompute: What the method recomputes in backward: kinds of `LoraFaConfig.recompute`.
         checkpointing: Whether whole blocks are recomputed in backward (gradient checkpointing).
         quantization: Of the blocks' linear layers.
-        shards: Ranks over which the frozen weights are sharded (ZeRO stage 3).
-        optimizer: PyTorch's own, in its multi-tensor form.
+        shards: Ranks that share what `sharding` says.
+        sharding: "frozen": the frozen weights alone, as ZeRO stage 3 does with adapters too small to divide; "zero-2":
+            gradients and optimizer states; "zero-3": these and all weights, as FSDP2's full sharding.
+        offload: What the host keeps: "optimizer" states, which are then stepped there, or "all" of them and the
+            weights, of which two blocks at a time are on the device.
+        optimizer: PyTorch's own in its multi-tensor form (`adamw`, `adafactor`, `sgd`), or what
+            `lorafa.memory.optimizers` says of the others.
+        accumulation: Batches whose gradients are added up for one step of the optimizer; from 2 on, gradients outlive
+            a batch.
+        packed: Whether the sequences stand one after the other in a single row, without padding.
         input_gradients: Whether the embeddings' output requires a gradient (`enable_input_require_grads`).
         device: Whose kernels to assume.
         virtual_tokens: Of a prompt, with prompt tuning.
@@ -76,18 +90,22 @@ class Recipe:
     adapter_dtype: Literal["same", "fp32", "bf16", "fp16"] = "same"
     attention: Attention = "sdpa"
     adapter_dropout: float = 0.0
-    recompute: tuple[Recomputation, ...] = ()
+    recompute: tuple[Recompute, ...] = ()
     checkpointing: bool = False
     quantization: Quantization = "none"
     shards: int = 1
+    sharding: Sharding = "frozen"
+    offload: Offload = "none"
     optimizer: Optimizer = "adamw"
+    accumulation: int = 1
+    packed: bool = False
     input_gradients: bool = False
     device: Device = "cuda"
     virtual_tokens: int = 20
 
     def __post_init__(self) -> None:
         self._check_choices()
-        for name in ("rank", "batch_size", "source_length", "shards", "virtual_tokens"):
+        for name in ("rank", "batch_size", "source_length", "shards", "accumulation", "virtual_tokens"):
             if getattr(self, name) < 1:
                 raise RecipeError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.target_length < 0:
@@ -104,8 +122,10 @@ class Recipe:
             )
         if self.method == "full-ft" and self.quantization != "none":
             raise RecipeError("quantized weights cannot be trained: choose another method than full-ft")
-        if self.method == "full-ft" and self.shards > 1:
-            raise RecipeError("shards divides frozen weights: choose another method than full-ft")
+        if self.method == "full-ft" and self.shards > 1 and self.sharding == "frozen":
+            raise RecipeError("sharding frozen divides frozen weights: choose zero-2 or zero-3 for full-ft")
+        if self.packed and self.attention != "flash":
+            raise RecipeError(f"packed rows need attention flash, not {self.attention}")
 
     def _check_choices(self) -> None:
         hints = get_type_hints(Recipe)
@@ -113,6 +133,6 @@ class Recipe:
             value, hint = getattr(self, field.name), hints[field.name]
             if get_origin(hint) is Literal and value not in get_args(hint):
                 raise RecipeError(f"{field.name} must be one of {', '.join(get_args(hint))}, not {value!r}")
-        if unknown := set(self.recompute) - set(get_args(Recomputation)):
-            known = ", ".join(get_args(Recomputation))
+        if unknown := set(self.recompute) - set(get_args(Recompute)):
+            known = ", ".join(get_args(Recompute))
             raise RecipeError(f"recompute must be of {known}, not {', '.join(sorted(unknown))}")

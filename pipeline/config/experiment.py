@@ -169,6 +169,14 @@ KINDS = {
         numbers="tables.memory:read_throughput",
         basis="modelled",
     ),
+    "published": Kind(
+        "estimates",
+        table="published:build",
+        figure="published:draw",
+        numbers="tables.published:read",
+        drawn=True,
+        basis=FULL_SCALE,
+    ),
     "complexity": Kind("estimates", table="memory:build_complexity", basis="counted"),
     "parameters": Kind("estimates", table="memory:build_parameters", basis="counted"),
 }

@@ -6,8 +6,8 @@ from dataclasses import replace
 from functools import cache
 
 from lorafa.memory.estimate import estimate, forward_bytes
-from lorafa.memory.fit import CONTEXT
 from lorafa.memory.flops import encoder_flops, forward_flops, training_flops
+from lorafa.memory.margin import CONTEXT, safe
 from lorafa.memory.models import ModelNotFoundError, load_config
 from lorafa.memory.recipe import DTYPES, Recipe
 from pipeline.config.compose import CONF
@@ -27,11 +27,11 @@ def measure(shape: Shape) -> Measured:
     Raises:
         AssetError: The model's configuration is not to be had.
     """
+    recipe = recipe_of(shape)
     try:
-        recipe = recipe_of(shape)
+        parameters = count(_base(recipe)).total
     except ModelNotFoundError as error:
         raise AssetError(f"model {shape.model}: {error}; without it nothing can be planned") from error
-    parameters = count(_base(recipe)).total
     one = replace(recipe, shards=1, batch_size=1)
     saved = _saved_bytes(shape, recipe)
     whole = replace(recipe, shards=1, batch_size=shape.batch_size)
@@ -99,19 +99,23 @@ def needed(shape: Shape) -> int:
     return max(_training_bytes(recipe), _saved_bytes(shape, recipe) + _validation_bytes(shape, recipe))
 
 
+def safely(shape: Shape) -> int:
+    """Returns the same with the estimate's margin, on a GPU."""
+    return safe(needed(shape) - CONTEXT) if shape.device == "cuda" else needed(shape)
+
+
 def remedies(shape: Shape, memory: int) -> list[tuple[str, int]]:
-    """Returns the settings that each by itself make a shape's training fit, and the bytes that it then takes.
+    """Returns the settings that each by itself make a shape's training fit safely, and the bytes that it then takes.
 
     Args:
         shape: Which does not fit.
         memory: Bytes of the device.
     """
-    found = [(setting, needed(changed)) for setting, changed in _changes(shape)]
-    found = [(setting, size) for setting, size in found if size <= memory]
+    found = [(setting, needed(changed)) for setting, changed in _changes(shape) if safely(changed) <= memory]
     if micro := fitting_micro_batch(shape, memory):
         found.insert(0, (f"budget.micro_batch={micro}", needed(replace(shape, micro_batch=micro))))
     smaller = bisect_right(
-        range(1, shape.batch_size), memory, key=lambda size: needed(replace(shape, batch_size=size))
+        range(1, shape.batch_size), memory, key=lambda size: safely(replace(shape, batch_size=size))
     )
     if smaller:
         changed = replace(shape, batch_size=smaller)
@@ -129,7 +133,7 @@ def fitting_micro_batch(shape: Shape, memory: int) -> int | None:
     if shape.gpus > 1:
         return None
     sizes = [size for size in range(shape.batch_size // 2, 0, -1) if shape.batch_size % size == 0]
-    return next((size for size in sizes if needed(replace(shape, micro_batch=size)) <= memory), None)
+    return next((size for size in sizes if safely(replace(shape, micro_batch=size)) <= memory), None)
 
 
 def _changes(shape: Shape) -> Iterator[tuple[str, Shape]]:

@@ -1,13 +1,9 @@
 """The one way from a composed configuration to the step that the estimator makes: `lorafa.memory.recipe.Recipe`."""
 
-import math
 from dataclasses import replace
-from functools import cache
 
 from lorafa.memory.geometry import REPOSITORIES
-from lorafa.memory.models import build, depths, load_config
-from lorafa.memory.recipe import DTYPES, Method, Recipe
-from lorafa.targets import select_targets
+from lorafa.memory.recipe import Method, Recipe
 from pipeline.config.schema import RunConfig
 from pipeline.costs.shapes import Shape, shape_of
 
@@ -36,8 +32,8 @@ def recipe_of(shape: Shape) -> Recipe:
         model=shape.model,
         method=METHODS[shape.method],
         rank=shape.rank or 1,
-        target_modules=_target_modules(shape.model, shape.targets) if shape.targets else (),
-        layer_fraction=_whole_layers(shape),
+        target_modules=(shape.targets,) if shape.targets else (),
+        layer_fraction=shape.layer_fraction,
         batch_size=-(-(shape.micro_batch or shape.batch_size) // shape.gpus),
         shards=1 if shape.method == "full-ft" else shape.gpus,
         source_length=shape.source_length,
@@ -51,24 +47,3 @@ def recipe_of(shape: Shape) -> Recipe:
         virtual_tokens=shape.virtual_tokens or 1,
         device="cuda" if shape.device == "cuda" else "cpu",
     )
-
-
-def _whole_layers(shape: Shape) -> float:
-    """Returns the fraction of the layers that `lorafa.targets` takes, which rounds up."""
-    config = load_config(shape.model)
-    depth = max(getattr(config, name) for name in depths(config))
-    return math.ceil(shape.layer_fraction * depth) / depth
-
-
-@cache
-def _target_modules(model: str, targets: str) -> tuple[str, ...]:
-    """Returns the linear layers that a shorthand stands for, by their path within a block."""
-    if targets == "all-linear":
-        return ()
-    names = select_targets(build(load_config(model), DTYPES["fp32"]), targets)
-    inner = (name.split(".") for name in names)
-    return tuple(dict.fromkeys(".".join(path[_block_number(path) + 1 :]) for path in inner))
-
-
-def _block_number(path: list[str]) -> int:
-    return next(place for place, part in enumerate(path) if part.isdigit())

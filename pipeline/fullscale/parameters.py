@@ -19,7 +19,7 @@ from lorafa.memory.depth import shallow
 from lorafa.memory.models import build, load_config
 from lorafa.memory.recipe import DTYPES, Recipe
 from lorafa.memory.step import count_parameters
-from lorafa.memory.tracker import block_stacks
+from lorafa.targets import block_stacks
 from pipeline.costs.recipe import recipe_of_run
 from pipeline.fullscale.recipes import composed, experiments, steps_of
 

@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lorafa.memory.recipe import Recipe, RecipeError
+from lorafa.memory.sizes import GIB
 from pipeline.config.compose import CONF, compose_experiments, compose_run
 from pipeline.config.experiment import Experiment, Steps
 from pipeline.config.schema import RunConfig
@@ -32,7 +33,6 @@ from pipeline.errors import ConfigError
 if TYPE_CHECKING:
     from lorafa.memory.estimate import Estimate
 
-GIB = 2**30
 Reading = Literal["nominal", "fitted"]
 READINGS: tuple[Reading, ...] = ("nominal", "fitted")
 
