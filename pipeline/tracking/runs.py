@@ -22,6 +22,8 @@ SECTIONS: dict[JobType, tuple[str, ...]] = {
     "train": records.SECTIONS,
     "evaluate": records.EVALUATION_SECTIONS,
 }
+UNNAMED = ("model", "method", "task")  # their values say which they are
+GIB = 2**30
 MARK = "record.sha256"  # in a folder of W&B's: of which record it is
 INIT_TIMEOUT_SECONDS = 30.0  # a job does not wait longer for W&B's server
 
@@ -44,6 +46,13 @@ class Job:
     def name(self) -> str:
         """The run's path below the profile's runs."""
         return self.directory.as_posix().rsplit("/runs/", 1)[-1]
+
+    @property
+    def title(self) -> str:
+        """The run's values alone, as short as they tell runs apart: `minilm lora-fa sst2 rank 8 lr 3e-3 seed 0`."""
+        parts = [part.partition("=") for part in self.name.split("/")]
+        named = [value if key in UNNAMED else f"{key.rpartition('.')[2]} {value}" for key, _, value in parts]
+        return " ".join(named)
 
     @property
     def group(self) -> str:
@@ -130,7 +139,7 @@ def start(
         project=project(profile),
         dir=str(results),
         id=job.id,
-        name=job.name,
+        name=job.title,
         group=job.group,
         job_type=job.job_type,
         tags=names,
@@ -296,8 +305,8 @@ def _training_summary(info: dict[str, Any]) -> dict[str, Any]:
         "speed/step_seconds": info.get("step_time_seconds"),
         "speed/tokens_per_second": info.get("tokens_per_second"),
         "speed/wall_seconds": info["wall_time_seconds"],
-        "memory/saved_for_backward_bytes": info.get("saved_for_backward_bytes"),
-        "memory/step_bytes": info.get("step_memory_bytes"),
+        "memory/saved_for_backward_gib": _gib(info.get("saved_for_backward_bytes")),
+        "memory/step_gib": _gib(info.get("step_memory_bytes")),
         **peak_memory(info.get("peak_memory_bytes", {})),
     }
 
@@ -314,6 +323,10 @@ def _evaluation_summary(info: dict[str, Any], task: str) -> dict[str, Any]:
     }
 
 
-def peak_memory(peaks: dict[str, int]) -> dict[str, int]:
-    """Returns peaks in bytes, by kind, as metrics."""
-    return {f"memory/peak_{kind}_bytes": peak for kind, peak in peaks.items()}
+def peak_memory(peaks: dict[str, int]) -> dict[str, float]:
+    """Returns peaks in bytes, by kind, as metrics in GiB."""
+    return {f"memory/peak_{kind}_gib": peak / GIB for kind, peak in peaks.items()}
+
+
+def _gib(size: int | None) -> float | None:
+    return None if size is None else size / GIB
