@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline.config.metrics import in_points
 from pipeline.config.plan import Plan, PlannedRun
 from pipeline.results import records
 from pipeline.tables.table import Cell
@@ -18,7 +19,8 @@ def read(plan: Plan, name: str) -> pd.DataFrame:
     Returns:
         Columns `model`, `method`, `task`, `seed`, `rank`, `lr`, the experiment's axes, `directory`, `status`,
         `metric`, `trainable_parameters`, `best` and `last` (training's evaluations), `scores` and `details` (the
-        evaluation's, where the experiment has one), `frozen_dtype`, `stand_ins` and `baselines`.
+        evaluation's, where the experiment has one; scores in the unit of tables), `frozen_dtype`, `stand_ins` and
+        `baselines` (in the unit of tables).
 
     Raises:
         RecordError: A run's record or evaluation is missing or damaged.
@@ -78,16 +80,15 @@ def footnotes(results: pd.DataFrame) -> list[str]:
 
 
 def _row(run: PlannedRun, evaluated: bool) -> dict[str, Any]:
-    record = records.read(Path(run.directory, records.NAME))
-    info, meta = record["train_info"], record["meta_info"]
-    status, scores, details = info["status"], {}, {}
+    record = records.read(run.directory)
+    info, config = record.train_info, record.run_info.config
+    materials = record.meta_info.materials
+    evaluation = records.Evaluation(status=info.status)
     if evaluated:
-        evaluation = records.read_evaluation(run.directory)
-        status = evaluation["evaluation"]["status"]
-        scores, details = evaluation["evaluation"]["scores"], evaluation["evaluation"].get("details", {})
-        meta = meta | evaluation["meta_info"]
-    about = {kind: meta.get(kind, {}).get("about", {}) for kind in ("model", "data", "benchmark")}
-    config = record["run_info"]["config"]
+        scored = records.read_evaluation(run.directory)
+        evaluation = scored.evaluation
+        materials += [material for material in scored.meta_info.materials if material not in materials]
+    baselines = record.meta_info.data.about.get("baselines", {}) if record.meta_info.data else {}
     return {
         "model": run.model,
         "method": run.method,
@@ -97,14 +98,14 @@ def _row(run: PlannedRun, evaluated: bool) -> dict[str, Any]:
         "rank": run.rank,
         "lr": run.lr,
         "directory": run.directory,
-        "status": status,
-        "metric": info["metric"],
-        "trainable_parameters": info["trainable_parameters"],
-        "best": info["best"],
-        "last": info["last"],
-        "scores": scores,
-        "details": details,
+        "status": evaluation.status,
+        "metric": info.metric,
+        "trainable_parameters": info.trainable_parameters,
+        "best": info.best,
+        "last": info.last,
+        "scores": in_points(evaluation.scores, info.metric),
+        "details": evaluation.details,
         "frozen_dtype": config["model"]["frozen_dtype"],
-        "stand_ins": [facts["stand_in"] for facts in about.values() if facts.get("stand_in")],
-        "baselines": about["data"].get("baselines", {}).get(config["task"]["subset"], {}),
+        "stand_ins": [material.stand_in for material in materials if material.stand_in],
+        "baselines": in_points(baselines.get(config["task"]["subset"], {}), info.metric),
     }

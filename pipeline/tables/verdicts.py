@@ -143,7 +143,7 @@ def _task(plan: Plan, name: str, model: str, task: str, reference: str) -> TaskR
     for run in plan.runs_of(name):
         if run.model != model or run.task != task or run.method not in found:
             continue
-        if records.read_evaluation(run.directory)["evaluation"]["status"] != records.DONE:
+        if not records.read_evaluation(run.directory).evaluation.done:
             continue
         predictions = pd.read_parquet(Path(run.directory, records.PREDICTIONS))
         found[run.method][run.seed], groups = _outcomes(plan.tasks[task], predictions)

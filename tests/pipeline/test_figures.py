@@ -21,9 +21,9 @@ def curves(run) -> dict:
     """A loss that falls and a score that rises, in known time: half a second a step for LoRA, one for the others."""
     pace = 0.5 if run.method == "lora" else 1.0
     return {
-        "losses": [{"step": step, "loss": 1 / step + 0.1 * run.seed} for step in STEPS],
-        "evaluations": [{"step": step, "score": step / 50 + 0.02 * run.seed} for step in STEPS],
-        "training_seconds": [{"step": step, "seconds": pace * step} for step in STEPS],
+        "losses": [records.Loss(step, 1 / step + 0.1 * run.seed) for step in STEPS],
+        "evaluations": [records.Score(step, 1.0, step / 50 + 0.02 * run.seed) for step in STEPS],
+        "training_seconds": [records.Seconds(step, pace * step) for step in STEPS],
     }
 
 
@@ -105,9 +105,9 @@ def test_the_front_is_what_nothing_beats():
 
 def test_the_pareto_figure_has_every_finished_run_but_those_made_by_hand(plan):
     by_hand = "model=minilm/method=lora/task=mrpc/rank=3/lr=1e-3"
-    record = records.read(Path(plan.runs_of("figure6")[0].directory, records.NAME))
+    record = records.read(plan.runs_of("figure6")[0].directory)
     for seed in (0, 1):
-        files.write_json(Path(plan.runs_folder, by_hand, f"seed={seed}", records.NAME), record)
+        records.write(Path(plan.runs_folder, by_hand, f"seed={seed}"), record)
     found = pareto.numbers(plan, "pareto")
     finished = {
         run.directory.removeprefix(f"{plan.runs_folder}/").rpartition("/")[0]
