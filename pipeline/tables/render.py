@@ -18,7 +18,7 @@ _STYLE = [
     {"selector": "tbody tr:last-child td", "props": "border-bottom: 2px solid"},
     {"selector": "sub", "props": "font-size: .7em"},
 ]
-_SENTENCE = "text-align: left; white-space: normal; overflow-wrap: anywhere; min-width: 14em"
+_SENTENCE = "text-align: left; white-space: normal; overflow-wrap: anywhere; min-width: 20em"
 _CONTROLS = Path(__file__).with_name("controls.html")
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -33,6 +33,7 @@ body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 75em; margin: 2em auto;
 :root {{ --soft: #595959; --rule: #999 }}
 @media (prefers-color-scheme: dark) {{ :root {{ --soft: #b0b0b0; --rule: #666 }} }}
 </style>
+<main>
 <h1>{title}</h1>
 {notice}
 {controls}
@@ -43,6 +44,7 @@ body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 75em; margin: 2em auto;
 <ul>
 {notes}
 </ul>
+</main>
 </html>
 """
 

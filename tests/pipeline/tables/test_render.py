@@ -63,14 +63,14 @@ def test_every_table_compiles_and_fits_the_page(tmp_path, options):
 def test_notes_stand_below_and_not_in_the_caption():
     text = render.latex(TABLES[0])
     (caption,) = re.findall(r"\\caption\{(.*)\}", text)
-    assert caption.startswith(r"Table small: $\alpha$. 2²\textsuperscript{0}") and "Stand-ins" not in caption
+    assert caption.startswith(r"Table small: $\alpha$. 2\textsuperscript{2}\textsuperscript{0}") and "Stand-ins" not in caption
     assert text.index("Stand-ins") > text.index(r"\end{tabular}")
 
 
 def test_a_long_table_goes_on_with_all_rows_and_one_label():
     text = render.latex(TABLES[3])
     assert text.count(r"\begin{table*}") == 3 and text.count(r"\label") == 1
-    assert text.count("12.3 ") == 100 * 3
+    assert text.count("12.3") == 100 * 3
 
 
 def test_long_cells_break_and_rows_are_sorted_where_the_table_says_so():
