@@ -67,7 +67,9 @@ class Choice:
         Raises:
             RecipeError: The setting does not allow it.
         """
-        plain = {"adapter_dropout": 0.0, "target_modules": ()} if self.method == "full-ft" else {}
+        plain: dict[str, Any] = (
+            {"adapter_dropout": 0.0, "target_modules": ()} if self.method == "full-ft" else {}
+        )
         return replace(setting, method=self.method, recompute=self.recompute, **plain)
 
 
@@ -232,7 +234,7 @@ def _estimated(sheets: list[Sheet | None]) -> list[list[list[list[int]]] | None]
 
 def _points(sheet: Sheet | None) -> list[list[list[int]]] | None:
     try:
-        return sheet and sheet.points()
+        return sheet.points() if sheet else None
     except RecipeError:
         return None
 

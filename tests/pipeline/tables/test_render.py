@@ -63,7 +63,10 @@ def test_every_table_compiles_and_fits_the_page(tmp_path, options):
 def test_notes_stand_below_and_not_in_the_caption():
     text = render.latex(TABLES[0])
     (caption,) = re.findall(r"\\caption\{(.*)\}", text)
-    assert caption.startswith(r"Table small: $\alpha$. 2\textsuperscript{2}\textsuperscript{0}") and "Stand-ins" not in caption
+    assert (
+        caption.startswith(r"Table small: $\alpha$. 2\textsuperscript{2}\textsuperscript{0}")
+        and "Stand-ins" not in caption
+    )
     assert text.index("Stand-ins") > text.index(r"\end{tabular}")
 
 
