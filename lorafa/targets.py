@@ -9,18 +9,21 @@ from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import check_target_module_exists
 from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
 from torch import nn
+from torch.nn.utils.parametrize import ParametrizationList
 from transformers.models.bert.modeling_bert import BertAttention
 from transformers.models.llama.modeling_llama import LlamaAttention
 from transformers.models.roberta.modeling_roberta import RobertaAttention
 from transformers.models.t5.modeling_t5 import T5Attention
 from transformers.pytorch_utils import Conv1D
 
-# Attention modules, with the paths of their query and value projections.
-_ATTENTION: dict[type[nn.Module], tuple[str, str]] = {
-    BertAttention: ("self.query", "self.value"),
-    RobertaAttention: ("self.query", "self.value"),
-    LlamaAttention: ("q_proj", "v_proj"),
-    T5Attention: ("q", "v"),
+PROJECTIONS = "qkvo"
+_BERT = ("self.query", "self.key", "self.value", "output.dense")
+# Attention modules, with the paths of their `PROJECTIONS`.
+_ATTENTION: dict[type[nn.Module], tuple[str, ...]] = {
+    BertAttention: _BERT,
+    RobertaAttention: _BERT,
+    LlamaAttention: ("q_proj", "k_proj", "v_proj", "o_proj"),
+    T5Attention: ("q", "k", "v", "o"),
 }
 
 SHORTHANDS = ("all-linear", "attention", "qv")
@@ -117,7 +120,8 @@ def select_targets(model: nn.Module, target: str, layer_fraction: float = 1.0) -
     Args:
         model: The base model.
         target: "all-linear": every linear layer inside the model's stacks of layers, so no embedding and no
-            head; "attention": those of the attention modules; "qv": their query and value projections.
+            head; "attention": those of the attention modules; letters of `PROJECTIONS`, as in "qv": their query, key,
+            value and output projections.
         layer_fraction: Take only the last fraction of each stack, in (0, 1], rounded up to whole layers.
 
     Returns:
@@ -126,15 +130,11 @@ def select_targets(model: nn.Module, target: str, layer_fraction: float = 1.0) -
     Raises:
         ValueError: If the shorthand is unknown or the model has no such layer.
     """
-    if target not in SHORTHANDS:
+    if not is_shorthand(target):
         raise ValueError(f"target_modules must be one of {', '.join(SHORTHANDS)} or names, not {target!r}")
     names: list[str] = []
     for layer_name, layer in layers(model, layer_fraction):
-        for attention_name, attention in _attentions(layer) if target != "all-linear" else [("", layer)]:
-            prefix = f"{layer_name}.{attention_name}".rstrip(".")
-            for name in _linears(attention):
-                if target != "qv" or name in _ATTENTION[type(attention)]:
-                    names.append(f"{prefix}.{name}")
+        names += [f"{layer_name}.{name}" for name in linears_of(layer, target)]
     if not names:
         families = ", ".join(attention.__name__ for attention in _ATTENTION)
         raise ValueError(
@@ -144,23 +144,56 @@ def select_targets(model: nn.Module, target: str, layer_fraction: float = 1.0) -
     return names
 
 
+def is_shorthand(target: str) -> bool:
+    """Say whether `select_targets` knows a word."""
+    return target in SHORTHANDS or is_projections(target)
+
+
+def is_projections(target: str) -> bool:
+    """Say whether a shorthand is made of the letters of `PROJECTIONS`, each at most once."""
+    return 0 < len(target) == len(set(target) & set(PROJECTIONS))
+
+
+def _named(attention: nn.Module, letters: str) -> list[str]:
+    """Return the paths of some projections in an attention module."""
+    paths = dict(zip(PROJECTIONS, _ATTENTION[type(attention)], strict=True))
+    return [paths[letter] for letter in letters]
+
+
+def linears_of(layer: nn.Module, target: str = "all-linear") -> Iterator[str]:
+    """Yield the names, within a layer of a stack, of the linear layers that a shorthand stands for."""
+    for attention_name, attention in _attentions(layer) if target != "all-linear" else [("", layer)]:
+        for name in _linears(attention):
+            if not is_projections(target) or name in _named(attention, target):
+                yield f"{attention_name}.{name}".lstrip(".")
+
+
 def layers(model: nn.Module, fraction: float = 1.0) -> Iterator[tuple[str, nn.Module]]:
-    """Yield the last fraction of each outermost ModuleList's layers, with their qualified names.
+    """Yield the last fraction of each stack's layers, with their qualified names.
 
     Args:
         model: Any model that keeps its layers in stacks.
         fraction: In (0, 1], rounded up to whole layers.
     """
-    stacks = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.ModuleList)]
-    outermost = [
-        (name, stack)
-        for name, stack in stacks
-        if not any(name.startswith(f"{other}.") for other, _ in stacks)
-    ]
-    for name, stack in outermost:
+    for name, stack in block_stacks(model).items():
         for index, carries in enumerate(carriers(len(stack), fraction)):
             if carries:
                 yield f"{name}.{index}", stack[index]
+
+
+def block_stacks(model: nn.Module) -> dict[str, nn.ModuleList]:
+    """The stacks of layers of a model, by path: its outermost `ModuleList`s that have linear layers in them.
+
+    Those that it leaves out hold convolutions, or the parametrizations of a weight.
+    """
+    found: dict[str, nn.ModuleList] = {}
+    for path, module in model.named_modules():
+        if not isinstance(module, nn.ModuleList) or isinstance(module, ParametrizationList):
+            continue
+        inside = any(path.startswith(f"{outer}.") for outer in found)
+        if not inside and any(isinstance(part, _LINEAR) for part in module.modules()):
+            found[path] = module
+    return found
 
 
 def carriers(depth: int, fraction: float) -> tuple[bool, ...]:

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from lorafa.memory.estimate import Estimate, estimate
 from lorafa.memory.recipe import Recipe, RecipeError
-from pipeline import files
+from pipeline import files, published
 from pipeline.cli import job
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.fullscale import recipes as paper
@@ -57,11 +57,22 @@ def _trainable() -> list[dict[str, Any]]:
 
 def _throughput() -> list[dict[str, Any]]:
     """Returns the modelled throughput of Figure 5's steps, in the fitted reading."""
-    cells = paper.TABLES["figure5"]("fitted")
+    cells = paper.cells("figure5_throughput", "fitted")
     return [{**dict(c.key), "tokens_per_second": tokens_per_second(c.recipe)} for c in cells]
 
 
-_OTHERS = {"table1": _complexity, "parameters": _trainable, "figure5_throughput": _throughput}
+def _published() -> list[dict[str, Any]]:
+    """Returns what others have measured, beside estimates."""
+    gc.freeze()
+    return published.compare(published.read()).to_dict("records")
+
+
+_OTHERS = {
+    "table1": _complexity,
+    "parameters": _trainable,
+    "figure5_throughput": _throughput,
+    "gpu_memory": _published,
+}
 PREDICTED = (*_OTHERS, *paper.TABLES)
 
 
@@ -108,7 +119,8 @@ def measure(table: str, reading: paper.Reading, folder: Path, device: str, snaps
     Args:
         table: A key of `pipeline.fullscale.recipes.TABLES`.
         reading: Of the recipes: "nominal" or "fitted".
-        folder: Gets one JSON file for each cell, and `<table>.csv`.
+        folder: Gets one JSON file for each cell, `<table>.csv`, and what was measured on a GPU as rows of
+            `results/published/gpu_memory.csv`.
         device: "cuda" (the allocator's own peaks) or "cpu" (the storage tracker's).
         snapshots: Also write the CUDA allocator's history, for https://pytorch.org/memory_viz.
     """
@@ -135,13 +147,16 @@ def measure(table: str, reading: paper.Reading, folder: Path, device: str, snaps
             files.write_text(path, finished.stdout)
         rows.append({"cell": spell(cell), "reading": reading, **json.loads(path.read_text())})
     _write(folder / f"{table}.csv", rows)
+    steps = zip(paper.TABLES[table](reading), rows, strict=True)
+    if measured := [row for cell, found in steps for row in published.rows_of(cell.recipe, found)]:
+        _write(folder / published.PATH.name, measured)
 
 
 def measure_step(recipe: Recipe, device: str, snapshot: Path | None = None) -> dict[str, Any]:
     """Makes two training steps with real tensors and random weights, and returns the peak of the second.
 
     Returns:
-        `status` ("done" or "out_of_memory"), `allocated_bytes`, and on CUDA `reserved_bytes`.
+        `status` ("done" or "out_of_memory"), `allocated_bytes`, and on CUDA `reserved_bytes` and the name of the `gpu`.
     """
     try:
         if device == "cpu":
@@ -160,7 +175,7 @@ def _tracked(recipe: Recipe) -> int:
     return trace_step(model, batch, optimizer, first_step=True).timeline(granularity=1).peak
 
 
-def _on_cuda(recipe: Recipe, snapshot: Path | None) -> dict[str, int]:
+def _on_cuda(recipe: Recipe, snapshot: Path | None) -> dict[str, int | str]:
     import torch
 
     if not torch.cuda.is_available():
@@ -179,6 +194,7 @@ def _on_cuda(recipe: Recipe, snapshot: Path | None) -> dict[str, int]:
     return {
         "allocated_bytes": torch.cuda.max_memory_allocated(),
         "reserved_bytes": torch.cuda.max_memory_reserved(),
+        "gpu": torch.cuda.get_device_name(),
     }
 
 
@@ -191,11 +207,18 @@ def _real(recipe: Recipe, device: str) -> tuple[Any, dict[str, Any], Any]:
     from lorafa.memory.depth import full
     from lorafa.memory.models import HEADS, head_of, load_config
     from lorafa.memory.recipe import DTYPES
-    from lorafa.memory.step import new_optimizer
-    from lorafa.memory.tracker import block_stacks
+    from lorafa.memory.step import optimizer_of
+    from lorafa.targets import block_stacks
 
-    if recipe.quantization != "none" or recipe.shards > 1 or recipe.autocast != "none":
-        raise ConfigError("recipe: quantization, shards and autocast can be estimated but not measured here")
+    elsewhere = {
+        "quantization": "none",
+        "shards": 1,
+        "offload": "none",
+        "autocast": "none",
+        "accumulation": 1,
+    }
+    if given := [name for name, usual in elsewhere.items() if getattr(recipe, name) != usual]:
+        raise ConfigError(f"recipe: {', '.join(given)} can be estimated but not measured here")
     config = load_config(recipe.model)
     config.use_cache = False
     attention = {"flash": "flash_attention_2"}.get(recipe.attention, recipe.attention)
@@ -207,7 +230,7 @@ def _real(recipe: Recipe, device: str) -> tuple[Any, dict[str, Any], Any]:
         adapted = dict(zip(block_stacks(model), flags, strict=True))
         tuned = adapt(model, recipe, adapted).train()
         batch = batch_of(config, recipe)
-    return tuned, batch, new_optimizer(tuned, recipe)
+    return tuned, batch, optimizer_of(tuned, recipe)
 
 
 def _parse(arguments: Iterable[str] | None = None) -> argparse.Namespace:

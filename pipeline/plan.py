@@ -22,7 +22,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from lorafa.memory.cards import GIB
+from lorafa.memory.margin import GIB, MARGIN
 from pipeline import status
 from pipeline.cli import command_line, job
 from pipeline.config.planner import plan_of_arguments
@@ -42,12 +42,12 @@ def experiments_table(survey: Survey, target: str | None, price: float | None) -
     """Lays the experiments out, one line each."""
     hours = [f"h on {gpu.name}" for gpu in survey.gpus]
     costs = ["cost"] if price is not None else []
-    columns = ("runs", "steps", "EFLOP", *hours, *costs, "peak GiB", "keeps GB")
+    columns = ("runs", "steps", "EFLOP", *hours, *costs, "peak GiB", "safe GiB", "keeps GB")
     view = status.experiments_table(survey.plan, target, "experiment", columns)
 
     def add(name: str, line: Line, style: str | None = None) -> None:
         spent = [
-            f"{line.seconds[gpu.name] / 3600:,.1f}{DOES_NOT_FIT * (line.device_bytes > gpu.memory)}"
+            f"{line.seconds[gpu.name] / 3600:,.1f}{DOES_NOT_FIT * (line.safe_bytes > gpu.memory)}"
             for gpu in survey.gpus
         ]
         cost = [] if price is None else [f"{price * line.seconds[survey.gpus[0].name] / 3600:,.2f}"]
@@ -59,6 +59,7 @@ def experiments_table(survey: Survey, target: str | None, price: float | None) -
             *spent,
             *cost,
             f"{line.device_bytes / GIB:.1f}",
+            f"{line.safe_bytes / GIB:.1f}",
             f"{line.disk_bytes / GB:,.2f}",
             style=style,
         )
@@ -87,11 +88,21 @@ def misfits_table(survey: Survey) -> Table | None:
     misfits = survey.misfits()
     if not misfits:
         return None
-    headings = ("GPU", "model", "method", "batch × tokens", "runs", "needs GiB", "has GiB", "fits with")
+    headings = (
+        "GPU",
+        "model",
+        "method",
+        "batch × tokens",
+        "runs",
+        "needs GiB",
+        "safe GiB",
+        "has GiB",
+        "fits with",
+    )
     view = Table(*headings, title="What will not fit", box=box.SIMPLE_HEAD)
     for one in misfits:
         gpu = cards.GPUS[one.gpu]
-        larger = [other.name for other in cards.GPUS.values() if other.memory >= one.device_bytes]
+        larger = [other.name for other in cards.GPUS.values() if other.memory >= one.safe_bytes]
         settings = [f"{setting} ({size / GIB:.1f} GiB)" for setting, size in one.remedies]
         settings += [f"--gpu {larger[0]}"] if larger else []
         view.add_row(
@@ -101,6 +112,7 @@ def misfits_table(survey: Survey) -> Table | None:
             f"{one.batch_size} × {one.length}",
             str(one.runs),
             f"{one.device_bytes / GIB:.1f}",
+            f"{one.safe_bytes / GIB:.1f}",
             f"{gpu.memory / GIB:.1f}",
             " or ".join(settings) or "no setting of this pipeline",
         )
@@ -115,6 +127,10 @@ def notes(survey: Survey, downloads: list[Download], jobs: int) -> Iterator[str]
         f"Hours are operations over {survey.utilisation:g} of the GPU's dense peak in the precision of the run "
         f"({', '.join(precisions)}; float32 without TF32, as PyTorch's default has it). Texts are taken to be as "
         "long as they are cut at: what is shorter costs less."
+    )
+    yield (
+        f"Memory is estimated; safe is {100 * MARGIN:g} % more of what PyTorch reserves, which none of others' "
+        "measurements exceeds (docs/memory.md). What is not safe counts as not fitting."
     )
     if jobs > 1:
         walls = ", ".join(
@@ -146,6 +162,16 @@ def notes(survey: Survey, downloads: list[Download], jobs: int) -> Iterator[str]
         yield f"Without runs, and estimated within minutes on a CPU: {', '.join(survey.without_runs)}."
     if not survey.plan.profile.gpus:
         yield f"Profile {survey.plan.profile.name} computes on the CPU, where `python -m pipeline.status` knows more."
+
+
+def comparison(survey: Survey, shorter: Survey) -> str:
+    """Says what a profile's shorter way costs beside its own."""
+    costs = []
+    for one in (survey, shorter):
+        total = one.line(one.runs)
+        hours = ", ".join(f"{total.seconds[gpu.name] / 3600:,.0f} h on {gpu.name}" for gpu in one.gpus)
+        costs.append(f"profile={one.plan.profile.name} takes {total.runs:,} runs and {hours}")
+    return f"Two ways: {'; '.join(costs)}. docs/plan.md says what the shorter one leaves out."
 
 
 def facts(survey: Survey, target: str | None, price: float | None, jobs: int) -> dict[str, Any]:
@@ -232,6 +258,10 @@ def main() -> None:
         console.print(misfits)
     for note in notes(survey, downloads, jobs):
         console.print(note)
+    if plan.profile.shorter is not None:
+        others = [word for word in overrides if not word.startswith("profile=")]
+        shorter = plan_of_arguments([f"profile={plan.profile.shorter}", *others])
+        console.print(comparison(survey, Survey(shorter, target, gpus, survey.utilisation, survey.processes)))
 
 
 if __name__ == "__main__":

@@ -5,28 +5,30 @@
   python -m pipeline.published --fit           the effective lengths, fitted anew
 
 Where a source does not state the length of its batches, one length is fitted on one of its rows, which then counts for
-nothing: it is marked with = and left out of every summary. A row with a caveat, marked with †, has something that a
-recipe cannot say.
+nothing: it is marked with =. A row that is excluded, marked with †, was measured in a setting that no recipe describes;
+its reason stands in the file. Both are left out of every summary.
 """
 
 import gc
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import date
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
-from scipy.stats import binom
 from tqdm import tqdm
 
 from lorafa.memory.estimate import GIB, Estimate, estimate
-from lorafa.memory.fit import CONTEXT
+from lorafa.memory.margin import CONTEXT, MARGIN
 from lorafa.memory.models import ModelNotFoundError
 from lorafa.memory.recipe import Recipe, RecipeError
 from pipeline import files
 from pipeline.cli import command_line, job
+from pipeline.comparison.bound import ONE_IN, Bound, bound
 from pipeline.errors import ConfigError
 
 PATH = Path(__file__).parents[1] / "results/published/gpu_memory.csv"
@@ -46,6 +48,34 @@ def _flag(text: str) -> bool:
     return text == "yes"
 
 
+COLUMNS = (
+    *(
+        "source",
+        "url",
+        "commit",
+        "date",
+        "gpu",
+        "torch",
+        "transformers",
+        "peft",
+        "model",
+        "config",
+        "method",
+        "rank",
+    ),
+    *("targets", "dtype", "autocast", "adapter_dtype", "quantization", "attention", "dropout", "batch"),
+    *(
+        "micro_batch",
+        "length",
+        "max_length",
+        "virtual_tokens",
+        "checkpointing",
+        "optimizer",
+        "measured",
+        "value",
+    ),
+    *("unit", "context_mib", "fitted_length", "fitted_on", "excluded"),
+)
 # Columns of the file, where they have something, as fields of a recipe.
 FIELDS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "model": ("model", str),
@@ -65,60 +95,40 @@ FIELDS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "checkpointing": ("checkpointing", _flag),
     "optimizer": ("optimizer", str),
 }
-ONE_IN = 20
 CLOSE = 5.0  # per cent
-
-
-@dataclass(frozen=True)
-class Bound:
-    """How much more than estimated to expect: a one-sided, distribution-free bound, an order statistic of the errors.
-
-    Attributes:
-        margin: Of the rows, at most one in `ONE_IN` has measured > estimated · (1 + margin).
-        rows: How many rows that rests on.
-        above: How many of them are above.
-        confidence: That the margin holds for `1 − 1/ONE_IN` of all measurements, if the rows were drawn from them at
-            random and independently; whatever their distribution.
-        largest: The margin that no row exceeds.
-        largest_confidence: The same of that.
-    """
-
-    margin: float
-    rows: int
-    above: int
-    confidence: float
-    largest: float
-    largest_confidence: float
-
-
-def bound(measured: Sequence[float], estimated: Sequence[float], one_in: int = ONE_IN) -> Bound:
-    """Returns the smallest margin that at most one in `one_in` rows exceeds.
-
-    With n rows it is the k-th smallest of measured / estimated − 1, for k = n − ⌊n / one_in⌋. It is at least the
-    distribution's (1 − 1/one_in)-quantile with probability P(Binomial(n, 1 − 1/one_in) < k) (Wilks 1941); the largest
-    of them with probability 1 − (1 − 1/one_in)ⁿ.
-
-    Raises:
-        ValueError: There are no rows.
-    """
-    errors = sorted(m / e - 1 for m, e in zip(measured, estimated, strict=True))
-    if not errors:
-        raise ValueError("a bound needs at least one row")
-    count, share = len(errors), 1 - 1 / one_in
-    above = count // one_in
-    return Bound(
-        margin=errors[count - above - 1],
-        rows=count,
-        above=above,
-        confidence=float(binom.cdf(count - above - 1, count, share)),
-        largest=errors[-1],
-        largest_confidence=float(binom.cdf(count - 1, count, share)),
-    )
 
 
 def read(path: Path = PATH) -> pd.DataFrame:
     """Returns the published measurements, all as text, empty where nothing is stated."""
     return pd.read_csv(path, dtype=str, keep_default_na=False)
+
+
+def rows_of(recipe: Recipe, found: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Returns what `pipeline.memory measure` has found on a GPU as rows of the file: what it allocated and reserved.
+
+    Args:
+        recipe: The step.
+        found: What `pipeline.memory.measure_step` returns; a step without a GPU, or without memory, makes no row.
+    """
+    if "gpu" not in found:
+        return []
+    row = dict.fromkeys(COLUMNS, "") | {name: version(name) for name in ("torch", "transformers", "peft")}
+    row |= {"date": date.today().isoformat(), "gpu": found["gpu"], "unit": "bytes"}
+    written = {column: _written(getattr(recipe, name)) for column, (name, _) in FIELDS.items()}
+    model, _, config = recipe.model.partition("?")
+    row |= {**written, "fitted_length": "", "model": model, "config": config}
+    row["batch"] = str(recipe.batch_size * recipe.accumulation)
+    if not recipe.method.startswith("lora"):
+        row |= dict.fromkeys(("rank", "targets", "adapter_dtype", "dropout"), "")
+    return [
+        {**row, "measured": what, "value": str(found[f"{what}_bytes"])} for what in ("allocated", "reserved")
+    ]
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return " ".join(value) if isinstance(value, tuple) else str(value)
 
 
 def recipe_of(row: pd.Series) -> Recipe:
@@ -128,8 +138,11 @@ def recipe_of(row: pd.Series) -> Recipe:
         ConfigError: It describes no possible step; the message names the line of the file.
     """
     try:
-        return Recipe(**{name: parse(row[column]) for column, (name, parse) in FIELDS.items() if row[column]})
-    except (RecipeError, ValueError, TypeError) as error:
+        fields = {name: parse(row[column]) for column, (name, parse) in FIELDS.items() if row[column]}
+        if row["config"]:
+            fields["model"] += f"?{row['config']}"
+        return Recipe(**fields, accumulation=int(row["batch"]) // fields["batch_size"])
+    except (RecipeError, KeyError, ValueError, TypeError) as error:
         raise ConfigError(f"{PATH.name}, line {_line(row)}: {error}") from error
 
 
@@ -172,7 +185,7 @@ def compare(rows: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         By row: source, setting, what was measured, measured and estimated GiB, the error of the estimate in per cent of
-        the measured, whether a length was fitted on it, its caveat, its address.
+        the measured, whether a length was fitted on it, why it is excluded, its address.
     """
     found = []
     for _, row in tqdm(rows.iterrows(), total=len(rows), desc="published", unit="step"):
@@ -186,7 +199,7 @@ def compare(rows: pd.DataFrame) -> pd.DataFrame:
                 "estimated_gib": estimated / GIB,
                 "error_percent": 100 * (estimated / measured - 1),
                 "fitted": row["fitted_on"] == "yes",
-                "caveat": row["caveat"],
+                "excluded": row["excluded"],
                 "url": row["url"],
             }
         )
@@ -197,7 +210,8 @@ def setting(row: pd.Series) -> str:
     """Returns a row's step in a few words."""
     recipe = recipe_of(row)
     parts = [
-        recipe.model.rpartition("/")[2],
+        row["model"].rpartition("/")[2],
+        row["config"],
         recipe.method,
         f"r{recipe.rank} {'+'.join(n.removesuffix('_proj') for n in recipe.target_modules)}"
         if row["rank"]
@@ -212,8 +226,13 @@ def setting(row: pd.Series) -> str:
     return " ".join(part for part in parts if part)
 
 
+def counted(compared: pd.DataFrame) -> pd.DataFrame:
+    """Returns the rows that test the estimator: nothing was fitted on them, and they are not excluded."""
+    return compared[~compared.fitted & (compared.excluded == "")]
+
+
 def summarize(compared: pd.DataFrame) -> pd.DataFrame:
-    """Returns for each source the rows that nothing was fitted on, the median error and the worst, with their signs."""
+    """Returns for each source the rows that count, the median error and the worst, with their signs."""
     return pd.DataFrame(
         {
             "source": source,
@@ -222,28 +241,21 @@ def summarize(compared: pd.DataFrame) -> pd.DataFrame:
             "median_percent": errors.median(),
             "worst_percent": errors[errors.abs().idxmax()],
         }
-        for source, errors in compared[~compared.fitted].groupby("source", sort=False).error_percent
+        for source, errors in counted(compared).groupby("source", sort=False).error_percent
     )
-
-
-def bounds(compared: pd.DataFrame) -> dict[str, Bound]:
-    """Returns the bound over the rows without a caveat, and over all; those that a length was fitted on are neither."""
-    tested = compared[~compared.fitted]
-    groups = {"without a caveat": tested[tested.caveat == ""], "all": tested}
-    return {name: bound(rows.measured_gib, rows.estimated_gib) for name, rows in groups.items() if len(rows)}
 
 
 def rows_table(compared: pd.DataFrame) -> Table:
     """Returns the rows for a terminal."""
     view = Table(
-        title="estimated beside measured by others, GiB; = a length was fitted on this row, † has a caveat"
+        title="estimated beside measured by others, GiB; = a length was fitted on this row, † is excluded"
     )
     for heading in ("source", "setting", "of"):
         view.add_column(heading)
     for heading in ("measured", "estimated", "error %", ""):
         view.add_column(heading, justify="right")
     for row in compared.itertuples():
-        mark = ("=" if row.fitted else "") + ("†" if row.caveat else "")
+        mark = ("=" if row.fitted else "") + ("†" if row.excluded else "")
         numbers = f"{row.measured_gib:.2f}", f"{row.estimated_gib:.2f}", f"{row.error_percent:+.1f}"
         view.add_row(row.source, row.setting, row.measured, *numbers, mark)
     return view
@@ -251,28 +263,30 @@ def rows_table(compared: pd.DataFrame) -> Table:
 
 def summary_table(compared: pd.DataFrame) -> Table:
     """Returns the sources for a terminal."""
-    view = Table(title="error of the estimate, without the rows that a length was fitted on")
+    view = Table(title="error of the estimate, of the rows that count")
     view.add_column("source")
     for heading in ("rows", f"within {CLOSE:.0f} %", "median %", "worst %"):
         view.add_column(heading, justify="right")
     for row in summarize(compared).itertuples():
-        view.add_row(
-            row.source,
-            str(row.rows),
-            str(row.close),
-            f"{row.median_percent:+.1f}",
-            f"{row.worst_percent:+.1f}",
-        )
+        errors = f"{row.median_percent:+.1f}", f"{row.worst_percent:+.1f}"
+        view.add_row(row.source, str(row.rows), str(row.close), *errors)
     return view
 
 
-def sentence(name: str, found: Bound) -> str:
+def bound_of(compared: pd.DataFrame) -> Bound:
+    """Returns the bound over the rows that count."""
+    rows = counted(compared)
+    return bound(rows.measured_gib, rows.estimated_gib)
+
+
+def sentence(found: Bound) -> str:
     """Returns a bound in words."""
     confidence = f"{100 * found.confidence:.0f} and {100 * found.largest_confidence:.0f} %"
     return (
-        f"Rows {name}: {found.above} of {found.rows} have measured more than the estimate × {1 + found.margin:.3f}, "
-        f"none more than × {1 + found.largest:.3f}. Were they independent draws, {100 - 100 / ONE_IN:.0f} % of all "
-        f"measurements would be below these with confidence {confidence}, whatever their distribution."
+        f"{found.above} of {found.rows} rows have measured more than the estimate × {1 + found.margin:.3f}, none more "
+        f"than × {1 + found.largest:.3f}; lorafa.memory adds {100 * MARGIN:g} %. Were they independent draws, "
+        f"{100 - 100 / ONE_IN:.0f} % of all measurements would be below these with confidence {confidence}, whatever "
+        "their distribution."
     )
 
 
@@ -297,8 +311,7 @@ def main() -> None:
     compared = compare(rows)
     for view in (rows_table(compared), summary_table(compared)):
         console.print(view)
-    for name, found in bounds(compared).items():
-        console.print(sentence(name, found), highlight=False)
+    console.print(sentence(bound_of(compared)), highlight=False)
     if options.csv:
         files.write_text(options.csv, compared.to_csv(index=False))
 

@@ -21,14 +21,24 @@ from rich.console import Console
 from rich.table import Table
 
 from lorafa.memory.geometry import BUILT_IN
-from lorafa.memory.recipe import Attention, DType, Method, Optimizer, Quantization, Recipe, RecipeError
+from lorafa.memory.margin import CONTEXT, GIB, MARGIN
+from lorafa.memory.recipe import (
+    Attention,
+    DType,
+    Method,
+    Offload,
+    Optimizer,
+    Quantization,
+    Recipe,
+    RecipeError,
+    Sharding,
+)
 from lorafa.memory.recipe import Recomputation as Kind
 
 if TYPE_CHECKING:
     from lorafa.memory.estimate import Estimate
     from lorafa.memory.fit import Change, Fit
 
-GIB = 2**30
 UNITS = {"GiB": 2**30, "MiB": 2**20, "GB": 10**9, "MB": 10**6}
 
 
@@ -58,7 +68,11 @@ def new_parser() -> argparse.ArgumentParser:
     model.add_argument(
         "--quantization", default="none", choices=get_args(Quantization), help="of the base weights"
     )
-    model.add_argument("--shards", type=int, default=1, help="ranks that share the frozen weights (ZeRO-3)")
+    model.add_argument("--shards", type=int, default=1, help="ranks that share what --sharding says")
+    model.add_argument(
+        "--sharding", default="frozen", choices=get_args(Sharding), help="zero-3 is FSDP2's, too"
+    )
+    model.add_argument("--offload", default="none", choices=get_args(Offload), help="to the host")
     method = parser.add_argument_group("method")
     method.add_argument("--method", default="lora-fa", choices=get_args(Method))
     method.add_argument("--rank", type=int, default=8)
@@ -79,6 +93,10 @@ def new_parser() -> argparse.ArgumentParser:
         "--target-length", type=int, default=0, help="of an encoder-decoder; default: as --length"
     )
     step.add_argument("--optimizer", default="adamw", choices=get_args(Optimizer))
+    step.add_argument("--accumulation", type=int, default=1, help="batches to a step of the optimizer")
+    step.add_argument(
+        "--packed", action="store_true", help="sequences in one row without padding, with flash"
+    )
     parser.add_argument(
         "--device-memory", type=device_bytes, help="such as 24GiB: what fits, for each method"
     )
@@ -114,7 +132,11 @@ def recipe_of(options: argparse.Namespace) -> Recipe:
         checkpointing=options.checkpointing,
         quantization=options.quantization,
         shards=options.shards,
+        sharding=options.sharding,
+        offload=options.offload,
         optimizer=options.optimizer,
+        accumulation=options.accumulation,
+        packed=options.packed,
     )
 
 
@@ -130,7 +152,7 @@ def side_by_side(recipe: Recipe) -> dict[str, Recipe]:
         "lora-fa, all recomputed": replace(plain, method="lora-fa", recompute=get_args(Kind)),
         "lora": replace(plain, method="lora"),
     }
-    if recipe.quantization == "none" and recipe.shards == 1:
+    if recipe.quantization == "none" and (recipe.shards == 1 or recipe.sharding != "frozen"):
         others["full-ft"] = replace(plain, method="full-ft", adapter_dropout=0.0, target_modules=())
     named = next((name for name, other in others.items() if other == recipe), recipe.method)
     return {named: recipe} | {name: other for name, other in others.items() if other != recipe}
@@ -155,10 +177,14 @@ def breakdown_table(result: Estimate) -> Table:
 
 def fit_table(fits: dict[str, tuple[Fit, Change | None]], device_memory: int) -> Table:
     """Whether each method fits, how far it goes, and what would make it fit."""
-    view = Table(title=f"on {device_memory / GIB:.1f} GiB (reserved memory and 0.7 GiB of CUDA context)")
+    view = Table(
+        title=f"on {device_memory / GIB:.1f} GiB: reserved memory and {CONTEXT / GIB:.1f} GiB of CUDA context; safe: "
+        f"{100 * MARGIN:g} % more reserved, which no measured step exceeded"
+    )
     for heading in (
         "method",
         "needs GiB",
+        "safe GiB",
         "fits",
         "largest batch",
         "largest length",
@@ -167,11 +193,12 @@ def fit_table(fits: dict[str, tuple[Fit, Change | None]], device_memory: int) ->
         view.add_column(heading)
     for name, (found, change) in fits.items():
         advice = "" if found.fits else "nothing helps" if change is None else change.text
-        advice += f" ({change.needed / GIB:.1f} GiB)" if change else ""
+        advice += f" ({change.needed / GIB:.1f} GiB, safe {change.safe / GIB:.1f})" if change else ""
         view.add_row(
             name,
             f"{found.needed / GIB:.2f}",
-            "yes" if found.fits else "no",
+            f"{found.safe / GIB:.2f}",
+            "yes" if found.fits else "perhaps" if found.needed <= device_memory else "no",
             str(found.largest_batch),
             str(found.largest_length),
             advice,
@@ -184,6 +211,8 @@ def notes(result: Estimate) -> list[str]:
     found = []
     if result.attention != result.recipe.attention:
         found.append(f"attention {result.attention}: the model has no {result.recipe.attention}")
+    if result.head == "image-text-to-text":
+        found.append("text alone: the vision tower's weights count, what it computes of pictures does not")
     if result.head == "none":
         found.append("no head: the model's hidden states are summed up in place of a loss")
     return found
@@ -193,10 +222,11 @@ def as_json(result: Estimate, fits: dict[str, tuple[Fit, Change | None]], device
     """The estimate, and what fits, as JSON."""
     values = result.as_dict() | {"notes": notes(result)}
     if fits:
-        values["device_memory"] = device_memory
+        values |= {"device_memory": device_memory, "margin": MARGIN}
         values["methods"] = {
             name: {
                 "needed": found.needed,
+                "safe": found.safe,
                 "fits": found.fits,
                 "largest_batch": found.largest_batch,
                 "largest_length": found.largest_length,

@@ -10,29 +10,28 @@ from peft import LoraConfig, PeftModel, PromptTuningConfig, TaskType, get_peft_m
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from lorafa.memory.models import head_of
 from lorafa.memory.quantization import quantize
 from lorafa.memory.recipe import Recipe, RecipeError
-from lorafa.memory.tracker import block_stacks
+from lorafa.targets import block_stacks, is_shorthand, linears_of
 
 TASK_TYPES = {
     "causal-lm": TaskType.CAUSAL_LM,
+    "image-text-to-text": TaskType.CAUSAL_LM,
     "seq2seq-lm": TaskType.SEQ_2_SEQ_LM,
     "sequence-classification": TaskType.SEQ_CLS,
 }
 
 
-def linear_layers(model: nn.Module) -> dict[str, list[list[str]]]:
-    """Paths of the linear layers inside the blocks, by stack and block."""
+Layers = dict[str, list[list[str]]]
+
+
+def linear_layers(model: nn.Module, target: str = "all-linear") -> Layers:
+    """Paths of the linear layers inside the blocks that a shorthand stands for, by stack and block."""
     return {
         stack: [
-            [
-                f"{stack}.{index}.{path}"
-                for path, module in block.named_modules()
-                if isinstance(module, nn.Linear | Conv1D)  # the second is GPT-2's, a linear layer transposed
-            ]
+            [f"{stack}.{index}.{path}" for path in linears_of(block, target)]
             for index, block in enumerate(blocks)
         ]
         for stack, blocks in block_stacks(model).items()
@@ -70,29 +69,30 @@ def adapt(model: PreTrainedModel, recipe: Recipe, adapted: dict[str, Sequence[bo
     if recipe.method == "prompt-tuning":
         adapted_model = _with_prompt(model, recipe)
     else:
-        adapted_model = _with_adapters(model, recipe, _targets(layers, recipe, adapted))
+        adapted_model = _with_adapters(model, recipe, _targets(model, recipe, adapted))
     if recipe.quantization == "nf4":  # last, as adapters choose their class by that of the base layer
         quantize(adapted_model, linears)
     return adapted_model.train()
 
 
-def _targets(
-    layers: dict[str, list[list[str]]], recipe: Recipe, adapted: dict[str, Sequence[bool]]
-) -> list[str]:
+def _targets(model: nn.Module, recipe: Recipe, adapted: dict[str, Sequence[bool]]) -> list[str]:
+    shorthand = len(recipe.target_modules) == 1 and is_shorthand(recipe.target_modules[0])
+    names = () if shorthand else recipe.target_modules
+    layers = linear_layers(model, recipe.target_modules[0] if shorthand else "all-linear")
     targets = [
         path
         for stack, blocks in layers.items()
         for block, carries in zip(blocks, adapted[stack], strict=True)
         for path in block
-        if carries and matches(path, recipe.target_modules)
+        if carries and matches(path, names)
     ]
     if not targets:
         every = sorted(
             {path.rpartition(".")[2] for stack in layers.values() for block in stack for path in block}
         )
-        names = ", ".join(recipe.target_modules) or "all"
+        asked = ", ".join(recipe.target_modules) or "all"
         have = ", ".join(every) or "none"
-        raise RecipeError(f"target_modules {names}: no such linear layer in the blocks; they have {have}")
+        raise RecipeError(f"target_modules {asked}: no such linear layer in the blocks; they have {have}")
     return targets
 
 

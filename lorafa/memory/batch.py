@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,19 +13,24 @@ from transformers import PretrainedConfig
 from lorafa.memory.models import class_of, head_of
 from lorafa.memory.recipe import DTYPES, Recipe
 
+WRITE = ("causal-lm", "image-text-to-text")
 IMAGE = 224  # pixels on a side where the configuration does not say
 
 
 def batch_of(config: PretrainedConfig, recipe: Recipe) -> dict[str, torch.Tensor]:
     """A batch of the recipe's size: the model's inputs, and labels if it has a head.
 
-    The length is that of text, or of sound after the convolutions; pictures and spectra have their model's size.
+    The length is that of text, or of sound after the convolutions; pictures and spectra have their model's size. A
+    model of pictures and text is given text alone.
     """
+    if recipe.packed:
+        length = recipe.batch_size * recipe.source_length
+        recipe = replace(recipe, packed=False, batch_size=1, source_length=length)
     inputs = _inputs(config, recipe)
     head = head_of(config)
     if head == "none":
         return inputs
-    if head == "causal-lm":
+    if head in WRITE:
         shape: tuple[int, ...] = (recipe.batch_size, recipe.source_length)
     elif head in ("seq2seq-lm", "speech-seq2seq"):
         longest = getattr(config, "max_target_positions", None) or recipe.source_length
@@ -36,12 +42,13 @@ def batch_of(config: PretrainedConfig, recipe: Recipe) -> dict[str, torch.Tensor
 
 def takes_length(config: PretrainedConfig) -> bool:
     """Whether the recipe's length is that of the model's input."""
-    return class_of(config).main_input_name in ("input_ids", "input_values") and not _has_spectra(config)
+    named = class_of(config).main_input_name in ("input_ids", "input_values") and not _has_spectra(config)
+    return named or head_of(config) in WRITE
 
 
 def _inputs(config: PretrainedConfig, recipe: Recipe) -> dict[str, torch.Tensor]:
     name, dtype = class_of(config).main_input_name, DTYPES[recipe.dtype]
-    if name == "input_ids":
+    if name == "input_ids" or head_of(config) in WRITE:
         return _tokens(recipe)
     if name == "pixel_values":
         shape = _image(config)

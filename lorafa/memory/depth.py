@@ -12,8 +12,7 @@ from transformers import PretrainedConfig
 
 from lorafa.memory.models import WithoutInit, build, depths
 from lorafa.memory.trace import NotRepeatableError
-from lorafa.memory.tracker import block_stacks
-from lorafa.targets import carriers
+from lorafa.targets import block_stacks, carriers
 
 # Of equal blocks in a row five are run: the first, a neighbour, the repeated one, a neighbour, the last.
 KEPT = 5

@@ -34,17 +34,18 @@ from lorafa.memory.models import (
     load_config,
     with_new_storage,
 )
+from lorafa.memory.placement import placed
 from lorafa.memory.recipe import DTYPES, Recipe, RecipeError
 from lorafa.memory.semantics import device_semantics
 from lorafa.memory.step import (
     ParameterCount,
     count_parameters,
-    new_optimizer,
+    optimizer_of,
     trace_forward,
     trace_step,
 )
-from lorafa.memory.trace import Block, NotRepeatableError, Segment, Storage, Trace
-from lorafa.memory.tracker import block_stacks
+from lorafa.memory.trace import NotRepeatableError, Trace
+from lorafa.targets import block_stacks
 
 GIB = 2**30
 
@@ -142,14 +143,12 @@ def at_full_depth(recipe: Recipe, shortcut: bool = True) -> Recording:
     config = load_config(recipe.model)
     whole = full(config, recipe.layer_fraction)
     depth = shallow(config, recipe.layer_fraction) if shortcut else whole
-    base = replace(recipe, shards=1)
+    base = replace(recipe, shards=1, sharding="frozen", offload="none")
     try:
         recording = _repeat(_record(replace(base, layer_fraction=1.0), depth.adapted), depth)
     except NotRepeatableError:
         recording = _record(base, None)
-    if recipe.shards == 1:
-        return recording
-    return replace(recording, trace=sharded(recording.trace, recipe.shards))
+    return replace(recording, trace=placed(recording.trace, recipe))
 
 
 def forward_bytes(recipe: Recipe) -> int:
@@ -183,7 +182,9 @@ _recordings: dict[tuple[Recipe, Adapted | None], dict[tuple[int, int], Recording
 
 def _record(recipe: Recipe, adapted: Adapted | None) -> Recording:
     """Record a step, or derive it from two that differ in their batch size or rank alone."""
-    known = _recordings.setdefault((replace(recipe, batch_size=1, rank=1), adapted), {})
+    accumulation = min(recipe.accumulation, 2)  # two keep their gradients as more do
+    alike = replace(recipe, batch_size=1, rank=1, accumulation=accumulation)
+    known = _recordings.setdefault((alike, adapted), {})
     at = (recipe.batch_size, recipe.rank)
     if at not in known:
         # A recomputed loss has more chunks, and so other storages, at a larger batch.
@@ -238,12 +239,12 @@ def fake_step(
     autocast = None if recipe.autocast == "none" else DTYPES[recipe.autocast]
     with FakeTensorMode(), device_semantics(recipe.device, autocast):
         with_new_storage(trained)
-        yield trained, batch_of(config, recipe), new_optimizer(trained, recipe)
+        yield trained, batch_of(config, recipe), optimizer_of(trained, recipe)
 
 
 def _run(recipe: Recipe, adapted: Adapted | None) -> Recording:
     with fake_step(recipe, adapted) as (model, batch, optimizer):
-        trace = trace_step(model, batch, optimizer)
+        trace = trace_step(model, batch, optimizer, accumulated=recipe.accumulation > 1)
     return Recording(trace, count_parameters(model))
 
 
@@ -263,7 +264,11 @@ def estimate_all(recipes: Iterable[Recipe], processes: int = 1) -> dict[Recipe, 
     """
     groups: defaultdict[Recipe, list[Recipe]] = defaultdict(list)
     for recipe in dict.fromkeys(recipes):
-        groups[replace(recipe, batch_size=1, rank=1, layer_fraction=1.0, shards=1)].append(recipe)
+        groups[
+            replace(
+                recipe, batch_size=1, rank=1, layer_fraction=1.0, shards=1, sharding="frozen", offload="none"
+            )
+        ].append(recipe)
     if processes == 1:
         return {recipe: estimate(recipe) for group in groups.values() for recipe in group}
     largest_first = sorted(groups.values(), key=len, reverse=True)
@@ -275,23 +280,3 @@ def estimate_all(recipes: Iterable[Recipe], processes: int = 1) -> dict[Recipe, 
 def _estimate_group(recipes: list[Recipe]) -> list[Estimate]:
     gc.freeze()  # what the imports made lives as long as the process; collecting it would cost a third of the time
     return [estimate(recipe) for recipe in recipes]
-
-
-def sharded(trace: Trace, shards: int) -> Trace:
-    """The trace with frozen weights divided over ranks (ZeRO stage 3, paper §3.2).
-
-    Each rank keeps 1/shards of every frozen weight, and two gathered blocks: the one in use and the one
-    prefetched. Adapters, their gradients and states are not sharded.
-    """
-    per_block: dict[Block, int] = {}
-    storages: list[Storage] = []
-    for storage in trace.storages:
-        if storage.category == "weights":
-            block = storage.segment.block
-            if block is not None:
-                per_block[block] = per_block.get(block, 0) + storage.nbytes
-            storage = storage._replace(nbytes=-(-storage.nbytes // shards))
-        storages.append(storage)
-    return Trace(storages, list(trace.events)).preceded_by(
-        Storage(2 * max(per_block.values()), Segment("weights"), category="weights", op="all_gather")
-    )

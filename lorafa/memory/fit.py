@@ -6,14 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import get_args
 
+from lorafa.memory import margin
 from lorafa.memory.batch import takes_length
-from lorafa.memory.estimate import GIB, Estimate, estimate
+from lorafa.memory.estimate import Estimate, estimate
 from lorafa.memory.models import load_config
 from lorafa.memory.recipe import Recipe, RecipeError, Recomputation
 
-# What a process holds on the device besides PyTorch's reserved memory: the CUDA context and loaded kernels.
-# Source: "hardware reserved" in the paper's Figure 3.
-CONTEXT = round(0.7 * GIB)
 LARGEST = 1 << 16  # batch sizes and lengths are not searched beyond
 LENGTH_STEP = 64  # lengths are searched in multiples of this
 
@@ -24,7 +22,8 @@ class Fit:
 
     Attributes:
         estimate: Of the recipe.
-        needed: Bytes of the device: reserved memory and `CONTEXT`.
+        needed: Bytes of the device, by the estimate: reserved memory and CUDA's context.
+        safe: The same with the margin of `lorafa.memory.margin`.
         fits: Whether that is at most the device's.
         largest_batch: Largest batch size that fits at the recipe's length; 0: not even one sequence.
         largest_length: Largest length that fits at the recipe's batch size; a multiple of `LENGTH_STEP`.
@@ -32,6 +31,7 @@ class Fit:
 
     estimate: Estimate
     needed: int
+    safe: int
     fits: bool
     largest_batch: int
     largest_length: int
@@ -44,17 +44,24 @@ class Change:
     Attributes:
         text: What to do.
         recipe: The recipe with the change.
-        needed: Bytes of the device that it then needs.
+        needed: Bytes of the device that it then needs, by the estimate.
+        safe: The same with the margin.
     """
 
     text: str
     recipe: Recipe
     needed: int
+    safe: int
 
 
 def needed(recipe: Recipe) -> int:
-    """Bytes of the device that a step needs: PyTorch's reserved memory and `CONTEXT`."""
-    return estimate(recipe).reserved + CONTEXT
+    """Bytes of the device that a step needs, by the estimate."""
+    return margin.needed(estimate(recipe).reserved)
+
+
+def safe(recipe: Recipe) -> int:
+    """Bytes of the device on which a step runs safely, the margin included."""
+    return margin.safe(estimate(recipe).reserved)
 
 
 def longest(model: str) -> int:
@@ -63,12 +70,12 @@ def longest(model: str) -> int:
 
 
 def fit(recipe: Recipe, device_memory: int) -> Fit:
-    """Estimate a recipe against a device of `device_memory` bytes."""
-    result = estimate(recipe)
+    """Estimate a recipe against a device of `device_memory` bytes; what fits, fits with the margin."""
     return Fit(
-        estimate=result,
-        needed=result.reserved + CONTEXT,
-        fits=result.reserved + CONTEXT <= device_memory,
+        estimate=estimate(recipe),
+        needed=needed(recipe),
+        safe=safe(recipe),
+        fits=safe(recipe) <= device_memory,
         largest_batch=largest_batch(recipe, device_memory),
         largest_length=largest_length(recipe, device_memory),
     )
@@ -76,7 +83,7 @@ def fit(recipe: Recipe, device_memory: int) -> Fit:
 
 def largest_batch(recipe: Recipe, device_memory: int, limit: int = LARGEST) -> int:
     """The largest batch size, up to a limit, that fits on `device_memory` bytes; 0: none."""
-    return _largest(lambda size: needed(replace(recipe, batch_size=size)) <= device_memory, limit)
+    return _largest(lambda size: safe(replace(recipe, batch_size=size)) <= device_memory, limit)
 
 
 def largest_length(recipe: Recipe, device_memory: int) -> int:
@@ -89,7 +96,7 @@ def largest_length(recipe: Recipe, device_memory: int) -> int:
     steps = longest(recipe.model) // LENGTH_STEP
 
     def fits(step: int) -> bool:
-        return needed(replace(recipe, source_length=LENGTH_STEP * step)) <= device_memory
+        return safe(replace(recipe, source_length=LENGTH_STEP * step)) <= device_memory
 
     return LENGTH_STEP * _largest(fits, steps)
 
@@ -132,13 +139,14 @@ def cheapest_change(recipe: Recipe, device_memory: int) -> Change | None:
     """The first of `changes` that makes a recipe fit, or a smaller batch if none does; None if nothing helps."""
     for text, changed in changes(recipe):
         try:
-            bytes_needed = needed(changed)
+            if safe(changed) <= device_memory:
+                return Change(text, changed, needed(changed), safe(changed))
         except RecipeError:  # not every model can do everything
             continue
-        if bytes_needed <= device_memory:
-            return Change(text, changed, bytes_needed)
     largest = largest_batch(recipe, device_memory, limit=recipe.batch_size - 1)
     if largest == 0:
         return None
     smaller = replace(recipe, batch_size=largest)
-    return Change(f"lower the batch size to {largest} and accumulate gradients", smaller, needed(smaller))
+    return Change(
+        f"lower the batch size to {largest} and accumulate gradients", smaller, needed(smaller), safe(smaller)
+    )

@@ -30,7 +30,19 @@ _LLAMA_3 = _LLAMA | {
     "max_position_embeddings": 131072,
 }
 
-# The paper's models (§4), and below them those that others have published measurements of: what their config.json has
+_QWEN3 = {
+    "model_type": "qwen3",
+    "architectures": ["Qwen3ForCausalLM"],
+    "vocab_size": 151936,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "max_position_embeddings": 40960,
+    "tie_word_embeddings": True,
+}
+
+# The paper's models (§4), and below them those that others have measured or often fine-tune: what their config.json has
 # that differs from the class's defaults. LLaMA and Llama 2 have one geometry, as have Llama 3 and 3.1.
 BUILT_IN: dict[str, dict[str, Any]] = {
     "roberta-base": _ROBERTA,
@@ -74,6 +86,47 @@ BUILT_IN: dict[str, dict[str, Any]] = {
         "num_attention_heads": 24,
         "tie_word_embeddings": True,
     },
+    "llama-3.3-70b": _LLAMA_3
+    | {
+        "hidden_size": 8192,
+        "intermediate_size": 28672,
+        "num_hidden_layers": 80,
+        "num_attention_heads": 64,
+    },
+    "qwen3-0.6b": _QWEN3 | {"hidden_size": 1024, "intermediate_size": 3072, "num_attention_heads": 16},
+    "qwen3-4b": _QWEN3 | {"hidden_size": 2560, "intermediate_size": 9728, "num_hidden_layers": 36},
+    "qwen3-8b": _QWEN3
+    | {
+        "hidden_size": 4096,
+        "intermediate_size": 12288,
+        "num_hidden_layers": 36,
+        "tie_word_embeddings": False,
+    },
+    "gemma-3-1b": {
+        "model_type": "gemma3_text",
+        "architectures": ["Gemma3ForCausalLM"],
+        "vocab_size": 262144,
+        "hidden_size": 1152,
+        "intermediate_size": 6912,
+        "num_hidden_layers": 26,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 1,
+        "head_dim": 256,
+        "max_position_embeddings": 32768,
+        "sliding_window": 512,
+    },
+    "phi-4": {
+        "model_type": "phi3",
+        "architectures": ["Phi3ForCausalLM"],
+        "vocab_size": 100352,
+        "hidden_size": 5120,
+        "intermediate_size": 17920,
+        "num_hidden_layers": 40,
+        "num_attention_heads": 40,
+        "num_key_value_heads": 10,
+        "max_position_embeddings": 16384,
+        "pad_token_id": 100349,
+    },
     "mistral-7b": {
         "model_type": "mistral",
         "architectures": ["MistralForCausalLM"],
@@ -113,6 +166,13 @@ REPOSITORIES = {
     "meta-llama/Llama-3.1-8B": "llama-3-8b",
     "meta-llama/Llama-3.2-1B": "llama-3.2-1b",
     "meta-llama/Llama-3.2-3B": "llama-3.2-3b",
+    "meta-llama/Llama-3.3-70B-Instruct": "llama-3.3-70b",
+    "Qwen/Qwen3-0.6B": "qwen3-0.6b",
+    "Qwen/Qwen3-4B": "qwen3-4b",
+    "Qwen/Qwen3-8B": "qwen3-8b",
+    "google/gemma-3-1b-pt": "gemma-3-1b",
+    "google/gemma-3-1b-it": "gemma-3-1b",
+    "microsoft/phi-4": "phi-4",
     "mistralai/Mistral-7B-v0.1": "mistral-7b",
     "microsoft/phi-1_5": "phi-1.5",
     "google-bert/bert-large-uncased": "bert-large",

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 import torch
 from torch import nn
@@ -18,6 +19,7 @@ from transformers import (
     AutoModelForAudioClassification,
     AutoModelForCausalLM,
     AutoModelForImageClassification,
+    AutoModelForImageTextToText,
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     AutoModelForSpeechSeq2Seq,
@@ -31,6 +33,7 @@ from lorafa.memory.geometry import BUILT_IN, REPOSITORIES
 HEADS: dict[str, Any] = {
     "causal-lm": AutoModelForCausalLM,
     "seq2seq-lm": AutoModelForSeq2SeqLM,
+    "image-text-to-text": AutoModelForImageTextToText,
     "sequence-classification": AutoModelForSequenceClassification,
     "image-classification": AutoModelForImageClassification,
     "audio-classification": AutoModelForAudioClassification,
@@ -50,11 +53,30 @@ def load_config(name: str) -> PretrainedConfig:
 
     Args:
         name: A key of `BUILT_IN` or `REPOSITORIES`, the path of a config.json or of the directory that holds it, or
-            another hub id.
+            another hub id; then, after a question mark, fields that differ: `phi-1.5?hidden_act=gelu_pytorch_tanh`,
+            several joined by `&`.
 
     Raises:
         ModelNotFoundError: None of these; the message says what was tried.
     """
+    name, _, query = name.partition("?")
+    config = _config_named(name)
+    for field, value in parse_qsl(query):
+        if not hasattr(config, field):
+            raise ModelNotFoundError(f"{name}: its configuration has no {field}")
+        setattr(config, field, _value(value))
+    return config
+
+
+def _value(text: str) -> Any:
+    """A value of JSON, or the text itself."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _config_named(name: str) -> PretrainedConfig:
     if (known := REPOSITORIES.get(name, name)) in BUILT_IN:
         return _config_of(BUILT_IN[known])
     path = Path(name)
@@ -91,7 +113,7 @@ def head_of(config: PretrainedConfig) -> str:
     """The head that the model is fine-tuned with: a key of `HEADS`.
 
     Encoder-decoders and decoders generate; encoders, pretrained as masked models, classify; models of images and of
-    sound classify, too. What has no such head is trained without one ("none").
+    sound classify, too; models of pictures and text write text. What has no such head is trained without one ("none").
     """
     architecture = (config.architectures or [""])[0]
     if config.is_encoder_decoder:
@@ -101,7 +123,7 @@ def head_of(config: PretrainedConfig) -> str:
     ):
         wanted = ["sequence-classification"]
     else:
-        wanted = ["causal-lm", "sequence-classification"]
+        wanted = ["causal-lm", "image-text-to-text", "sequence-classification"]
     wanted += ["image-classification", "audio-classification"]
     return next((head for head in wanted if type(config) in HEADS[head]._model_mapping), "none")
 

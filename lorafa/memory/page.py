@@ -21,14 +21,13 @@ from rich.progress import track
 import lorafa
 from lorafa.memory.cards import CARDS
 from lorafa.memory.estimate import Estimate, estimate
-from lorafa.memory.fit import CONTEXT, longest
+from lorafa.memory.fit import longest
+from lorafa.memory.margin import CONTEXT, MARGIN
 from lorafa.memory.recipe import Method, Recipe, RecipeError, Recomputation
 
 MIB = 2**20
 TEMPLATE = Path(__file__).with_name("page.html")
 MODELS = ("llama-3.2-1b", "llama-3-8b", "llama-7b", "roberta-large")
-# Of the measurements without a caveat in docs/memory.md, at most 1 in 20 was further above its estimate.
-MARGIN = 1.1
 # Where activations are made: the first expression that is found in their module's path.
 KINDS = {
     "norms": r"norm|\bln_",
@@ -177,7 +176,7 @@ def tables(models: list[str], setting: Recipe, grid: Grid) -> dict[str, Any]:
 
     Returns:
         `ranks`, `batches`, `parts`, `choices` (label, options and code), `cards` and `context` (MiB), `margin` (a
-        factor), `setting` (in words), `options` (of the command line) and `models`: for each its `lengths` and its
+        share), `setting` (in words), `options` (of the command line) and `models`: for each its `lengths` and its
         `points`, by choice, length, rank and batch; null for a choice that cannot be run.
 
     Raises:
@@ -266,7 +265,8 @@ def words(setting: Recipe) -> str:
     ]
     found += ["whole blocks checkpointed"] if setting.checkpointing else []
     found += [f"base weights in {setting.quantization}"] if setting.quantization != "none" else []
-    found += [f"frozen weights shared by {setting.shards} ranks"] if setting.shards > 1 else []
+    found += [f"{setting.shards} ranks, {setting.sharding} weights shared"] if setting.shards > 1 else []
+    found += [f"offloaded: {setting.offload}"] if setting.offload != "none" else []
     return ", ".join(found)
 
 

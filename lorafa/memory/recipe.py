@@ -14,7 +14,11 @@ Method = Literal["full-ft", "lora", "lora-frozen-a", "lora-fa", "prompt-tuning"]
 Attention = Literal["eager", "sdpa", "flash"]
 DType = Literal["fp32", "bf16", "fp16"]
 Quantization = Literal["none", "nf4"]
-Optimizer = Literal["adamw", "sgd", "adafactor"]
+Optimizer = Literal[
+    "adamw", "adamw-fused", "adamw-8bit", "adamw-paged", "adamw-8bit-paged", "adafactor", "sgd", "muon"
+]
+Sharding = Literal["frozen", "zero-2", "zero-3"]
+Offload = Literal["none", "optimizer", "all"]
 Device = Literal["cuda", "cpu"]
 Recomputation = Literal["norm", "activation", "dropout", "loss"]
 
@@ -37,12 +41,13 @@ class Recipe:
     """One training step of one model with one method.
 
     Attributes:
-        model: Built-in name, path of a config.json, or hub id.
+        model: Built-in name, path of a config.json, or hub id; fields of its configuration that differ may follow,
+            as in `llama-3.2-1b?tie_word_embeddings=false`.
         method: Full-parameter fine-tuning; PEFT's LoRA; PEFT's LoRA with A's `requires_grad` switched off, as
             the paper has it; this library's LoRA-FA; or PEFT's prompt tuning.
         rank: Of the adapters.
-        target_modules: Names of the adapted linear layers (the last parts of their path), or () for all
-            linear layers inside the blocks.
+        target_modules: Names of the adapted linear layers (the last parts of their path), a shorthand of
+            `lorafa.targets.SHORTHANDS`, or () for all linear layers inside the blocks.
         layer_fraction: Fraction of each stack's blocks, from the last, that carry adapters (paper Figure 2b).
         batch_size: Sequences per step on this device.
         source_length: Tokens of a sequence (of the encoder's, in an encoder-decoder), padding included.
@@ -56,8 +61,16 @@ class Recipe:
         recompute: What the method recomputes in backward: kinds of `LoraFaConfig.recompute`.
         checkpointing: Whether whole blocks are recomputed in backward (gradient checkpointing).
         quantization: Of the blocks' linear layers.
-        shards: Ranks over which the frozen weights are sharded (ZeRO stage 3).
-        optimizer: PyTorch's own, in its multi-tensor form.
+        shards: Ranks that share what `sharding` says.
+        sharding: "frozen": the frozen weights alone, as ZeRO stage 3 does with adapters too small to divide; "zero-2":
+            gradients and optimizer states; "zero-3": these and all weights, as FSDP2's full sharding.
+        offload: What the host keeps: "optimizer" states, which are then stepped there, or "all" of them and the
+            weights, of which two blocks at a time are on the device.
+        optimizer: PyTorch's own in its multi-tensor form (`adamw`, `adafactor`, `sgd`), or what
+            `lorafa.memory.optimizers` says of the others.
+        accumulation: Batches whose gradients are added up for one step of the optimizer; from 2 on, gradients outlive
+            a batch.
+        packed: Whether the sequences stand one after the other in a single row, without padding.
         input_gradients: Whether the embeddings' output requires a gradient (`enable_input_require_grads`).
         device: Whose kernels to assume.
         virtual_tokens: Of a prompt, with prompt tuning.
@@ -80,14 +93,18 @@ class Recipe:
     checkpointing: bool = False
     quantization: Quantization = "none"
     shards: int = 1
+    sharding: Sharding = "frozen"
+    offload: Offload = "none"
     optimizer: Optimizer = "adamw"
+    accumulation: int = 1
+    packed: bool = False
     input_gradients: bool = False
     device: Device = "cuda"
     virtual_tokens: int = 20
 
     def __post_init__(self) -> None:
         self._check_choices()
-        for name in ("rank", "batch_size", "source_length", "shards", "virtual_tokens"):
+        for name in ("rank", "batch_size", "source_length", "shards", "accumulation", "virtual_tokens"):
             if getattr(self, name) < 1:
                 raise RecipeError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.target_length < 0:
@@ -104,8 +121,10 @@ class Recipe:
             )
         if self.method == "full-ft" and self.quantization != "none":
             raise RecipeError("quantized weights cannot be trained: choose another method than full-ft")
-        if self.method == "full-ft" and self.shards > 1:
-            raise RecipeError("shards divides frozen weights: choose another method than full-ft")
+        if self.method == "full-ft" and self.shards > 1 and self.sharding == "frozen":
+            raise RecipeError("sharding frozen divides frozen weights: choose zero-2 or zero-3 for full-ft")
+        if self.packed and self.attention != "flash":
+            raise RecipeError(f"packed rows need attention flash, not {self.attention}")
 
     def _check_choices(self) -> None:
         hints = get_type_hints(Recipe)

@@ -15,15 +15,11 @@ from torch.optim import Optimizer
 from torch.overrides import TorchFunctionMode
 
 from lorafa.memory.adapt import adapter_parameters
+from lorafa.memory.optimizers import new_optimizer
 from lorafa.memory.recipe import Recipe
 from lorafa.memory.trace import Block, Trace
-from lorafa.memory.tracker import StorageTracker, block_stacks
-
-OPTIMIZERS: dict[str, type[Optimizer]] = {
-    "adamw": torch.optim.AdamW,
-    "sgd": torch.optim.SGD,
-    "adafactor": torch.optim.Adafactor,
-}
+from lorafa.memory.tracker import StorageTracker
+from lorafa.targets import block_stacks
 
 
 def loss_of(outputs: Any) -> torch.Tensor:
@@ -32,10 +28,10 @@ def loss_of(outputs: Any) -> torch.Tensor:
     return outputs[0].float().sum() if loss is None else loss
 
 
-def new_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
+def optimizer_of(model: nn.Module, recipe: Recipe) -> Optimizer:
     """The recipe's optimizer on the parameters that are trained, multi-tensor as is the default on CUDA."""
     parameters = [p for p in model.parameters() if p.requires_grad]
-    return OPTIMIZERS[recipe.optimizer](parameters, foreach=recipe.device == "cuda")  # type: ignore[call-arg]
+    return new_optimizer(parameters, recipe.optimizer, multi_tensor=recipe.device == "cuda")
 
 
 class _Numbers(TorchFunctionMode):
@@ -52,7 +48,11 @@ class _Numbers(TorchFunctionMode):
 
 
 def trace_step(
-    model: nn.Module, batch: Mapping[str, torch.Tensor], optimizer: Optimizer, first_step: bool = False
+    model: nn.Module,
+    batch: Mapping[str, torch.Tensor],
+    optimizer: Optimizer,
+    first_step: bool = False,
+    accumulated: bool = False,
 ) -> Trace:
     """Record weights, optimizer state, and one step: forward and loss, backward, optimizer, zeroed gradients.
 
@@ -62,6 +62,7 @@ def trace_step(
         optimizer: Over the model's trained parameters, without state.
         first_step: Make the optimizer's state by a whole first step; else by stepping on zero gradients,
             which makes the same state for less work.
+        accumulated: Whether gradients of earlier batches are there already, and outlive the step.
     """
     tracker = StorageTracker()
     fake = any(isinstance(p, FakeTensor) for p in model.parameters())
@@ -77,11 +78,14 @@ def trace_step(
             for parameter in trained:
                 parameter.grad = torch.zeros_like(parameter)
         optimizer.step()
-        optimizer.zero_grad()
+        optimizer.zero_grad(set_to_none=not accumulated)
         for state in optimizer.state.values():
             for value in state.values():
                 if isinstance(value, torch.Tensor) and value.ndim:
                     tracker.add(value, "optimizer")
+        for parameter in trained:
+            if parameter.grad is not None:
+                tracker.add(parameter.grad, "gradients")
         tracker.enter("forward")
         loss = loss_of(model(**batch))
         tracker.enter("backward")
@@ -91,7 +95,7 @@ def trace_step(
             if parameter.grad is not None:
                 tracker.add(parameter.grad, "gradients")
         optimizer.step()
-        optimizer.zero_grad()
+        optimizer.zero_grad(set_to_none=not accumulated)
     return tracker.trace
 
 

@@ -11,24 +11,13 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
-from torch.nn.utils.parametrize import ParametrizationList
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lorafa.memory.trace import Block, Event, Segment, Storage, Trace
+from lorafa.targets import block_stacks
 
 OUTSIDE = Segment("outside")
 DEVICE = torch.ops.prim.device.default
-
-
-def block_stacks(model: nn.Module) -> dict[str, nn.ModuleList]:
-    """The model's stacks of blocks: its outermost `ModuleList`s whose entries are of one class, by path."""
-    stacks: dict[str, nn.ModuleList] = {}
-    for path, module in model.named_modules():
-        inside = any(path.startswith(f"{outer}.") for outer in stacks)
-        a_list = isinstance(module, nn.ModuleList) and not isinstance(module, ParametrizationList)
-        if a_list and not inside and len({type(m) for m in module}) == 1:
-            stacks[path] = module
-    return stacks
 
 
 def tensors_in(value: Any) -> Iterator[torch.Tensor]:

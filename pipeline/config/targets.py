@@ -13,6 +13,7 @@ TARGETS = ("tables", "figures", "rebuttal", "all")
 
 ROOT = Path(__file__).parents[2]
 ESTIMATOR = (ROOT / "lorafa", ROOT / "pipeline/fullscale")  # the library, and what is estimated
+PUBLISHED = (ROOT / "pipeline/published.py", ROOT / "results/published/gpu_memory.csv")
 FIRST = 1000  # what needs no training: minutes, and a reader has something to read
 QUICK = 200  # a table, a figure or a search's choice: seconds, once its runs are there
 
@@ -58,7 +59,7 @@ def files_of(plan: Plan, target: str) -> list[str]:
 def estimator() -> str:
     """Returns a hash of what the memory estimates follow from: the code, and its rivals and their frameworks."""
     digest = hashlib.sha256()
-    for source in sorted(file for folder in ESTIMATOR for file in folder.rglob("*.py")):
+    for source in (*sorted(file for folder in ESTIMATOR for file in folder.rglob("*.py")), *PUBLISHED):
         digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
     for package in ("torch", "transformers", "peft"):
         digest.update(version(package).encode() + b"\0")

@@ -15,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-from lorafa.memory.cards import GIB
+from lorafa.memory.margin import GIB
 from pipeline import files
 from pipeline.config.plan import PlannedRun
 from pipeline.config.profile import Profile
@@ -204,7 +204,8 @@ def _code() -> str:
     digest = hashlib.sha256()
     root = Path(__file__).parents[2]
     sharding = (root / "conf/trainer").glob("fsdp.yaml")
-    code = *sorted((root / "lorafa").rglob("*.py")), Path(__file__).with_name("measure.py")
+    here = [Path(__file__).with_name(name) for name in ("measure.py", "recipe.py")]
+    code = *sorted((root / "lorafa").rglob("*.py")), *here
     for path in (*code, *sharding):
         digest.update(path.read_bytes())
     packages = {name: version(name) for name in ("torch", "transformers", "peft")}

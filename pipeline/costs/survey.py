@@ -12,6 +12,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from lorafa.memory.margin import CONTEXT, safe
 from pipeline import files, status
 from pipeline.config.plan import Plan, PlannedRun
 from pipeline.costs.cards import Gpu
@@ -20,7 +21,7 @@ from pipeline.costs.downloads import Download, download
 from pipeline.costs.shapes import Shape, shape_of
 
 # What decides nothing about the cost.
-WITHOUT_COST = ("seed", "lr", "alpha", "trainer")
+WITHOUT_COST = ("seed", "lr", "alpha")
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,11 @@ class Priced:
         """Most bytes of the device."""
         return self.cost.device_bytes if self.scored else self.cost.training_bytes
 
+    @property
+    def safe_bytes(self) -> int:
+        """The same with the estimate's margin, on a GPU."""
+        return safe(self.device_bytes - CONTEXT) if self.shape.device == "cuda" else self.device_bytes
+
     def seconds(self, gpu: Gpu, utilisation: float) -> float:
         """Returns how long it takes on a GPU."""
         scoring = self.cost.seconds(gpu, "evaluation", utilisation) if self.scored else 0.0
@@ -57,6 +63,7 @@ class Line:
     flops: float
     seconds: dict[str, float]
     device_bytes: int
+    safe_bytes: int
     host_bytes: int
     disk_bytes: int
     checkpoint_bytes: int
@@ -72,7 +79,8 @@ class Misfit:
         batch_size: Theirs.
         length: Tokens of their sequences, source and target.
         runs: How many.
-        device_bytes: What the largest of them takes.
+        device_bytes: What the largest of them takes, by the estimate.
+        safe_bytes: The same with the estimate's margin: what it is to fit with.
         remedies: Settings that make the largest fit, and the bytes that it then takes.
     """
 
@@ -83,6 +91,7 @@ class Misfit:
     length: int
     runs: int
     device_bytes: int
+    safe_bytes: int
     remedies: list[tuple[str, int]]
 
 
@@ -133,6 +142,7 @@ class Survey:
             flops=sum(one.flops for one in runs),
             seconds={gpu.name: sum(one.seconds(gpu, self.utilisation) for one in runs) for gpu in self.gpus},
             device_bytes=max(one.device_bytes for one in runs),
+            safe_bytes=max(one.safe_bytes for one in runs),
             host_bytes=max(one.cost.host_bytes for one in runs),
             disk_bytes=sum(
                 one.cost.saved_bytes + (one.cost.prediction_bytes if one.scored else 0) for one in runs
@@ -151,11 +161,13 @@ class Survey:
             (gpu, key, one)
             for gpu in self.gpus
             for key, one in largest.items()
-            if one.device_bytes > gpu.memory
+            if one.safe_bytes > gpu.memory
         ]
         self._seek_remedies((one.shape, gpu) for gpu, _, one in too_large)
         return [
-            Misfit(gpu.name, *key, len(groups[key]), one.device_bytes, self._remedies(one, gpu))
+            Misfit(
+                gpu.name, *key, len(groups[key]), one.device_bytes, one.safe_bytes, self._remedies(one, gpu)
+            )
             for gpu, key, one in too_large
         ]
 

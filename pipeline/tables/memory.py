@@ -104,7 +104,7 @@ def build_breakdown(plan: Plan, name: str) -> Table:
 def build_complexity(plan: Plan, name: str) -> Table:
     """Builds Table 1: formula, bytes by the formula, bytes counted on a real layer."""
     experiment = plan.experiments[name]
-    entries = _read(plan, name)
+    entries = read_rows(plan, name)
     quantities = list(dict.fromkeys(entries.quantity))
     rows = []
     for method, group in entries.groupby("method", sort=False):
@@ -129,7 +129,7 @@ def build_complexity(plan: Plan, name: str) -> Table:
 def build_parameters(plan: Plan, name: str) -> Table:
     """Builds the table of trainable parameters: the paper's column, our count by its rule, and ours."""
     experiment = plan.experiments[name]
-    counts = _read(plan, name)
+    counts = read_rows(plan, name)
     published = pd.read_csv(ROOT / experiment.reference)
     merged = counts.merge(published, on=["table", "model", "method"], how="left")
     rows = []
@@ -179,12 +179,12 @@ def build_throughput(plan: Plan, name: str) -> Table:
 
 def read_throughput(plan: Plan, name: str) -> pd.DataFrame:
     """Reads the modelled throughput: columns `method`, `batch_size`, `tokens_per_second`."""
-    return _read(plan, name)
+    return read_rows(plan, name)
 
 
 def read_estimates(plan: Plan, name: str) -> pd.DataFrame:
     """Reads an experiment's cells: its key columns, `paper`, and bytes as `nominal`, `fitted`, `allocated`, `saved`."""
-    estimates = _read(plan, name)
+    estimates = read_rows(plan, name)
     keys = [item.split("=", 1)[0] for item in _items(estimates.cell.iloc[0])]
     wide = estimates.pivot(index="cell", columns="reading", values="device_bytes")
     fitted = estimates[estimates.reading == "fitted"].drop_duplicates("cell").set_index("cell")
@@ -209,7 +209,7 @@ def read_estimates(plan: Plan, name: str) -> pd.DataFrame:
 
 def read_breakdown(plan: Plan, name: str) -> pd.DataFrame:
     """Reads Figure 3: components by source, in GiB."""
-    estimates = _read(plan, name)
+    estimates = read_rows(plan, name)
     estimates = estimates[estimates.reading == "fitted"]
     published = pd.read_csv(ROOT / plan.experiments[name].reference).set_index("component")
     sources: dict[str, dict[str, float]] = {
@@ -244,7 +244,12 @@ def _grouped(published: pd.Series) -> dict[str, float]:
     return {name: float(grouped[name]) for name in dict.fromkeys(names.values())}
 
 
-def _read(plan: Plan, name: str) -> pd.DataFrame:
+def read_rows(plan: Plan, name: str) -> pd.DataFrame:
+    """Reads what `pipeline.memory predict` has written for an experiment.
+
+    Raises:
+        RecordError: It is missing or damaged.
+    """
     path = Path(plan.memory_file(name))
     try:
         return pd.read_csv(path)

@@ -16,6 +16,7 @@ LABELS = {
     "ones": "All-one",
     "normal": "Std-normal",
     "kaiming_uniform": "Kaiming uniform",
+    "orthogonal": "Orthogonal (ours)",
 }
 
 

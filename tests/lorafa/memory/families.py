@@ -142,6 +142,27 @@ VISION: dict[str, dict[str, Any]] = {
     },
     "resnet": {"embedding_size": 8, "hidden_sizes": [16, 16], "depths": [1, 1]},
 }
+_TOWER = {**_VISION, "model_type": "clip_vision_model"}
+VISION_LANGUAGE: dict[str, dict[str, Any]] = {
+    "llava": {
+        "vision_config": _TOWER,
+        "text_config": _GQA | {"model_type": "llama"},
+        "image_token_index": 95,
+    },
+    "gemma3": {
+        "vision_config": {**_VISION, "model_type": "siglip_vision_model"},
+        "text_config": _GQA | {"model_type": "gemma3_text"},
+        "mm_tokens_per_image": 4,
+    },
+    "qwen2_vl": {
+        "vision_config": {"depth": 2, "embed_dim": 32, "hidden_size": 32, "num_heads": 4, "mlp_ratio": 2},
+        "text_config": _GQA
+        | {
+            "model_type": "qwen2_vl_text",
+            "rope_scaling": {"rope_type": "default", "mrope_section": [1, 1, 2]},
+        },
+    },
+}
 SOUND: dict[str, dict[str, Any]] = {
     "whisper": _SEQ2SEQ | {"num_mel_bins": 16, "max_source_positions": 16, "max_target_positions": 12},
     "wav2vec2": _SOUND,
@@ -157,6 +178,6 @@ SOUND: dict[str, dict[str, Any]] = {
 }
 FAMILIES: dict[str, dict[str, Any]] = {
     name: {"model_type": name, **sizes}
-    for kind in (DECODERS, STATE_SPACE, EXPERTS, ENCODERS, SEQ2SEQ, VISION, SOUND)
+    for kind in (DECODERS, STATE_SPACE, EXPERTS, ENCODERS, SEQ2SEQ, VISION, VISION_LANGUAGE, SOUND)
     for name, sizes in kind.items()
 }

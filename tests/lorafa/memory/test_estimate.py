@@ -13,8 +13,8 @@ from lorafa.memory.estimate import at_full_depth
 from lorafa.memory.models import HEADS, head_of, load_config
 from lorafa.memory.recipe import DTYPES, Recipe
 from lorafa.memory.semantics import device_semantics
-from lorafa.memory.step import new_optimizer, trace_step
-from lorafa.memory.tracker import block_stacks
+from lorafa.memory.step import optimizer_of, trace_step
+from lorafa.targets import block_stacks
 
 FAMILIES = ["roberta", "t5", "llama"]
 IN_TURN = [
@@ -60,7 +60,7 @@ def tracked_peak(recipe: Recipe) -> int:
     model = real_model(recipe)
     with device_semantics(recipe.device, None):
         batch = batch_of(load_config(recipe.model), recipe)
-        trace = trace_step(model, batch, new_optimizer(model, recipe), first_step=True)
+        trace = trace_step(model, batch, optimizer_of(model, recipe), first_step=True)
     return trace.timeline(granularity=1).peak
 
 
@@ -68,7 +68,7 @@ def profiled_peak(recipe: Recipe) -> int:
     """Peak of the second of two real steps: what exists before it, and what PyTorch's profiler sees allocated."""
     batch = batch_of(load_config(recipe.model), recipe)
     model = real_model(recipe)
-    optimizer = new_optimizer(model, recipe)
+    optimizer = optimizer_of(model, recipe)
     training_step(model, batch, optimizer)
     states = [v for state in optimizer.state.values() for v in state.values() if isinstance(v, torch.Tensor)]
     existing = [*model.parameters(), *model.buffers(), *states, *batch.values()]
