@@ -99,7 +99,7 @@ def differences() -> str:
         "\n\n".join(
             [
                 "# Where this reproduction differs from the paper",
-                "Made from `conf/differences.yaml`, which a test compares with the configurations of the paper profile.",
+                "Made from `conf/differences.yaml`, which a test compares with the paper profile's configurations.",
                 _table(["what", "the paper", "here"], rows),
             ]
         )

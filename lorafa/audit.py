@@ -1,5 +1,7 @@
 """What trains in a model, what is frozen, and what its adapted layers will save for backward."""
 
+import re
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -8,7 +10,7 @@ from peft.tuners.lora import LoraConfig, LoraLayer
 from torch import nn
 
 from lorafa.layers import LoraFaLayer, compute_dtype
-from lorafa.recompute import recomputing
+from lorafa.recompute import eight_bit, recomputing
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,7 @@ class AdaptedLayer:
         out_features: d_out.
         saved_bytes_per_token: Bytes that one row of its input will save for backward: r elements of the
             compute dtype, plus, for PEFT's LoRA, the d_in elements that A's gradient needs.
+        lean: Whether that is XA and nothing else.
     """
 
     name: str
@@ -29,6 +32,17 @@ class AdaptedLayer:
     in_features: int
     out_features: int
     saved_bytes_per_token: int
+    lean: bool = True
+
+    @property
+    def row(self) -> tuple[str, ...]:
+        """What the table says of the layer; a block's number in its name becomes *."""
+        return (
+            re.sub(r"(?<=\.)\d+(?=\.)", "*", self.name),
+            f"{self.in_features} -> {self.rank} -> {self.out_features}",
+            "XA" if self.lean else "XA and its input",
+            f"{self.saved_bytes_per_token} bytes a token",
+        )
 
 
 @dataclass(frozen=True)
@@ -64,17 +78,25 @@ class Audit:
     def __str__(self) -> str:
         trains, stays = sum(self.trainable.values()), sum(self.frozen.values())
         lines = [f"trains {trains:,} parameters in {len(self.trainable)} tensors; {stays:,} are frozen"]
-        lines += [
-            f"{layer.name}: {layer.in_features} -> {layer.rank} -> {layer.out_features}, "
-            f"saves {layer.saved_bytes_per_token} bytes a token"
-            for layer in self.layers
-        ]
+        rows = Counter(layer.row for layer in self.layers)
+        lines += _columns(
+            [("layers", "", "shape", "saves", ""), *((f"{n} x", *row) for row, n in rows.items())]
+        )
         if self.recomputed:
-            counts = (f"{kind} ({len(names)} modules)" for kind, names in self.recomputed.items())
+            counts = (
+                f"{kind} ({len(names)} modules{', approximate' if kind == 'activation-8bit' else ''})"
+                for kind, names in self.recomputed.items()
+            )
             lines.append(f"recomputes in backward: {', '.join(counts)}")
         if self.without_effect:
             lines.append(f"recompute had no effect for: {', '.join(self.without_effect)}")
         return "\n".join(lines + [f"PROBLEM: {problem}" for problem in self.problems])
+
+
+def _columns(rows: list[tuple[str, ...]]) -> list[str]:
+    """The rows of a table, as lines."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
 
 
 def audit(model: nn.Module) -> Audit:
@@ -113,14 +135,21 @@ def audit(model: nn.Module) -> Audit:
         active = [adapter for adapter in module.active_adapters if adapter in matrices]
         rank = sum(module.r[adapter] for adapter in active)
         d_in, d_out = cast(int, module.in_features), cast(int, module.out_features)
-        lean = isinstance(module, LoraFaLayer) and not module.keeps_input
-        elements = rank if lean and not trains.intersection(active) else rank + d_in
+        keeps_input = not isinstance(module, LoraFaLayer) or module.keeps_input
+        lean = not keeps_input and not trains.intersection(active)
+        elements = rank if lean else rank + d_in
         nbytes = elements * torch.empty((), dtype=compute_dtype(base)).element_size()
-        layers.append(AdaptedLayer(name, rank, d_in, d_out, nbytes))
+        layers.append(AdaptedLayer(name, rank, d_in, d_out, nbytes, lean))
     if not layers:
         problems.append("no layer is adapted")
     recomputed = recomputing(model)
-    asked = {kind for c in configs.values() for kind in cast(list[str], getattr(c, "recompute", []))}
+    if "activation-8bit" in recomputed and (reason := eight_bit.obstacle(model)):
+        problems.append(f'recompute="activation-8bit": {reason}')
+    asked = {
+        kind
+        for config in configs.values()
+        for kind in [*getattr(config, "recompute", []), *getattr(config, "recompute_first", {})]
+    }
     return Audit(trainable, frozen, layers, problems, recomputed, sorted(asked - set(recomputed)))
 
 

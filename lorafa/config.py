@@ -13,7 +13,7 @@ from peft import LoraConfig
 from torch import nn
 
 from lorafa.dispatch import new_layer
-from lorafa.options import Gradient, InitA, Recompute
+from lorafa.options import FreeRecompute, Gradient, InitA, Recompute
 from lorafa.refusals import refuse_unsupported
 
 CONFIG_NAME = "lorafa_config.json"
@@ -34,8 +34,11 @@ class LoraFaConfig(LoraConfig):
             by side, as in MiSS; "eva", the leading directions of the layers' inputs, which `initialize_eva` finds.
         gradient: "plain" is the paper's version 1; "projected" multiplies B's gradient by s⁻²(AAᵀ)⁻¹, a later
             version's, for whichever optimizer is used.
-        recompute: What the base model recomputes in backward instead of saving it (paper §3.2): any of
-            "norm", "activation", "dropout", "loss"; True for all, False for none.
+        recompute: What the base model computes again in backward instead of saving it (paper §3.2): any of
+            "norm", "activation", "dropout", "loss", which cost no matrix product, "qkv", "mlp" and "block", which do,
+            and "activation-8bit", which is approximate; True for those of the first four that there are, False for
+            none. See `apply_recompute`.
+        recompute_first: More of it, in the first blocks of each stack alone: the number of blocks for each kind.
         layer_fraction: Adapt only the last fraction of each stack of layers, in (0, 1] (paper, Figure 2b).
 
     Raises:
@@ -47,6 +50,9 @@ class LoraFaConfig(LoraConfig):
     )
     gradient: Gradient = field(default="plain", metadata={"help": "Rescaling of B's gradient."})
     recompute: bool | list[Recompute] = field(default=False, metadata={"help": "What backward recomputes."})
+    recompute_first: dict[str, int] = field(
+        default_factory=dict, metadata={"help": "What the first blocks recompute, too."}
+    )
     layer_fraction: float = field(default=1.0, metadata={"help": "Fraction of the layers that is adapted."})
 
     def __post_init__(self) -> None:
@@ -54,11 +60,12 @@ class LoraFaConfig(LoraConfig):
         super().__post_init__()
         refuse_unsupported(self)
         if self.recompute is True:
-            self.recompute = list(get_args(Recompute))
+            self.recompute = list(get_args(FreeRecompute))
         self.recompute = sorted(self.recompute or [])
         _check_choice("init_A", [self.init_A], InitA)
         _check_choice("gradient", [self.gradient], Gradient)
         _check_choice("recompute", self.recompute, Recompute)
+        _check_choice("recompute_first", list(self.recompute_first), Recompute)
         if not 0 < self.layer_fraction <= 1:
             raise ValueError(f"layer_fraction must be in (0, 1], not {self.layer_fraction}")
         if not 0 <= self.lora_dropout < 1:

@@ -4,7 +4,7 @@ import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import peft
 from peft import LoraConfig, PeftConfig, PeftModel
@@ -18,9 +18,16 @@ from lorafa.layers import LoraFaLayer
 from lorafa.recompute import apply_recompute
 from lorafa.targets import SHORTHANDS, layers, resolve_targets, warn_left_out
 
+if TYPE_CHECKING:
+    from lorafa.memory.budget import Budget
+
 
 def get_lora_fa_model(
-    model: nn.Module, config: LoraFaConfig, adapter_name: str = "default", autocast_adapter_dtype: bool = True
+    model: nn.Module,
+    config: LoraFaConfig,
+    adapter_name: str = "default",
+    autocast_adapter_dtype: bool = True,
+    memory_budget: "Budget | None" = None,
 ) -> PeftModel:
     """Add LoRA-FA adapters to a model, in place, and freeze everything but their B and `modules_to_save`.
 
@@ -30,23 +37,30 @@ def get_lora_fa_model(
         config: Configuration; the model's `peft_config` gets a copy with the names of the adapted layers.
         adapter_name: Name of the adapter.
         autocast_adapter_dtype: Keep adapter weights in fp32 over a half-precision model, as PEFT does.
+        memory_budget: What a training step may take. If given, it decides what is recomputed, in place of the
+            configuration, and prints it: the cheapest that fits by the estimate of `lorafa.memory`.
 
     Returns:
         PEFT's wrapper of the model: train, save and merge it as any other.
 
     Raises:
-        ValueError: If the targets are not in the model, or LoRA-FA has no layer for one of them.
+        ValueError: If the targets are not in the model, or LoRA-FA has no layer for one of them; or if no
+            recomputation meets the budget, or the model has adapters and its budget was given.
     """
     if isinstance(model, PeftModel):
+        if memory_budget is not None:
+            raise ValueError("memory_budget is for a model without adapters: what it recomputes is decided")
         _own(model).add_adapter(adapter_name, config, autocast_adapter_dtype=autocast_adapter_dtype)
         return model
     config = _resolved(model, config)
+    if memory_budget is not None:
+        _spend(model, config, memory_budget, autocast_adapter_dtype)
     wanted = copy.deepcopy(config)  # PEFT changes it
     adapted = peft.get_peft_model(
         model, config, adapter_name=adapter_name, autocast_adapter_dtype=autocast_adapter_dtype
     )
     warn_left_out(model, wanted)
-    apply_recompute(adapted, config.recompute)
+    _recompute(adapted, config)
     return _own(adapted)
 
 
@@ -85,7 +99,7 @@ def load(
     adapted = PeftModel.from_pretrained(
         model, path, adapter_name=adapter_name, is_trainable=is_trainable, config=config, **kwargs
     )
-    apply_recompute(adapted, config.recompute)
+    _recompute(adapted, config)
     return _own(adapted)
 
 
@@ -104,7 +118,7 @@ class LoraFaModel(PeftModel):
         super().add_adapter(adapter_name, peft_config, *args, **kwargs)
         _adopt(self)
         if isinstance(peft_config, LoraFaConfig):
-            apply_recompute(self, peft_config.recompute)
+            _recompute(self, peft_config)
 
     def load_adapter(self, model_id: Any, adapter_name: str, *args: Any, **kwargs: Any) -> Any:
         """Load a saved adapter: one that LoRA-FA saved as its own, with all options, and PEFT's as LoRA's."""
@@ -203,6 +217,22 @@ def _resolved(model: nn.Module, config: LoraFaConfig) -> LoraFaConfig:
         if not all(name.startswith(inside) for name in targets):  # names that a shorthand became are
             raise ValueError(f"layer_fraction needs target_modules to be one of {', '.join(SHORTHANDS)}")
     return config
+
+
+def _spend(model: Any, config: LoraFaConfig, budget: "Budget", fp32_adapters: bool) -> None:
+    """Decide what a configuration recomputes, by a budget of memory."""
+    from lorafa.memory.budget import within  # which takes seconds to import
+
+    found = within(model, config, budget, fp32_adapters)
+    print(found)
+    config.recompute, config.recompute_first = sorted(found.recipe.recompute), found.first
+
+
+def _recompute(model: nn.Module, config: LoraFaConfig) -> None:
+    """Have a model recompute what a configuration says, in all blocks and in the first."""
+    apply_recompute(model, config.recompute)
+    for kind, blocks in config.recompute_first.items():
+        apply_recompute(model, [kind], range(blocks))
 
 
 def _adopt(model: nn.Module, config: LoraConfig | None = None) -> None:

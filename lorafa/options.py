@@ -6,4 +6,6 @@ from typing import Literal
 DataFreeInit = Literal["kaiming_uniform", "normal", "ones", "orthogonal", "shards"]
 InitA = Literal[DataFreeInit, "eva"]
 Gradient = Literal["plain", "projected"]
-Recompute = Literal["norm", "activation", "dropout", "loss"]
+# What costs no matrix product and changes no gradient, and what costs one or the other.
+FreeRecompute = Literal["norm", "activation", "dropout", "loss"]
+Recompute = Literal[FreeRecompute, "activation-8bit", "qkv", "mlp", "block"]

@@ -145,7 +145,7 @@ def select_targets(model: nn.Module, target: str, layer_fraction: float = 1.0) -
 
 
 def is_shorthand(target: str) -> bool:
-    """Say whether `select_targets` knows a word."""
+    """Say whether a text is a shorthand; a single letter is also T5's name of that projection."""
     return target in SHORTHANDS or is_projections(target)
 
 

@@ -20,9 +20,10 @@ from dataclasses import replace
 
 import pandas as pd
 
-from lorafa.memory.estimate import GIB, estimate
+from lorafa.memory.estimate import estimate
 from lorafa.memory.fit import needed
 from lorafa.memory.recipe import Recipe
+from lorafa.memory.sizes import GIB
 
 recipe = Recipe(MODEL, "lora-fa", rank=RANK, batch_size=BATCH, source_length=LENGTH, adapter_dropout=0.05)
 recipes = {

@@ -22,10 +22,11 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from lorafa.memory.estimate import GIB, Estimate, estimate
+from lorafa.memory.estimate import Estimate, estimate, estimate_all
 from lorafa.memory.margin import CONTEXT, MARGIN
 from lorafa.memory.models import ModelNotFoundError
 from lorafa.memory.recipe import Recipe, RecipeError
+from lorafa.memory.sizes import GIB
 from pipeline import files
 from pipeline.cli import command_line, job
 from pipeline.comparison.bound import ONE_IN, Bound, bound
@@ -151,14 +152,14 @@ def bytes_measured(row: pd.Series) -> float:
     return float(row["value"]) * UNITS[row["unit"]]
 
 
-def bytes_estimated(row: pd.Series, recipe: Recipe | None = None) -> int:
-    """Returns the estimate of what a row measured, of the row's own recipe or another.
+def bytes_estimated(row: pd.Series, recipe: Recipe | None = None, known: Estimate | None = None) -> int:
+    """Returns the estimate of what a row measured, of the row's own recipe or another, or as it is known already.
 
     Raises:
         ConfigError: The step cannot be run; the message names the line of the file.
     """
     try:
-        result = MEASURED[row["measured"]](estimate(recipe or recipe_of(row)))
+        result = MEASURED[row["measured"]](known or estimate(recipe or recipe_of(row)))
     except (RecipeError, ModelNotFoundError) as error:
         raise ConfigError(f"{PATH.name}, line {_line(row)}: {error}") from error
     return result + (context_of(row) if row["measured"] == "device" else 0)
@@ -180,16 +181,22 @@ def fit_length(row: pd.Series, longest: int = 4096) -> int:
     return 8 * high
 
 
-def compare(rows: pd.DataFrame) -> pd.DataFrame:
+def compare(rows: pd.DataFrame, processes: int = 1) -> pd.DataFrame:
     """Estimates every row.
+
+    Args:
+        rows: Of the file.
+        processes: How many share the work.
 
     Returns:
         By row: source, setting, what was measured, measured and estimated GiB, the error of the estimate in per cent of
         the measured, whether a length was fitted on it, why it is excluded, its address.
     """
     found = []
+    recipes = [recipe_of(row) for _, row in rows.iterrows()] if processes > 1 else []
+    known = estimate_all(recipes, processes) if recipes else {}
     for _, row in tqdm(rows.iterrows(), total=len(rows), desc="published", unit="step"):
-        measured, estimated = bytes_measured(row), bytes_estimated(row)
+        measured, estimated = bytes_measured(row), bytes_estimated(row, known=known.get(recipe_of(row)))
         found.append(
             {
                 "source": row["source"],
@@ -299,8 +306,11 @@ def main() -> None:
     """Runs the command line."""
     parser = command_line("pipeline.published", __doc__)
     parser.add_argument("--csv", type=Path, metavar="FILE", help="also write the rows there")
+    parser.add_argument("--processes", type=int, default=1, help="how many share the estimating (default: 1)")
     parser.add_argument("--fit", action="store_true", help="only fit the effective lengths, and print them")
     options = parser.parse_args()
+    if options.processes < 1:
+        raise ConfigError(f"--processes must be at least 1, not {options.processes}")
     rows = read()
     gc.freeze()  # what the imports made lives as long as the process; collecting it would cost a third of the time
     console = Console()
@@ -308,7 +318,7 @@ def main() -> None:
         for _, row in rows[rows.fitted_on == "yes"].iterrows():
             console.print(f"{row['source']}: {fit_length(row)} tokens (in the file: {row['fitted_length']})")
         return
-    compared = compare(rows)
+    compared = compare(rows, options.processes)
     for view in (rows_table(compared), summary_table(compared)):
         console.print(view)
     console.print(sentence(bound_of(compared)), highlight=False)

@@ -9,7 +9,6 @@ import argparse
 import gc
 import json
 import logging
-import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -21,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lorafa.memory.geometry import BUILT_IN
-from lorafa.memory.margin import CONTEXT, GIB, MARGIN
+from lorafa.memory.margin import CONTEXT, MARGIN
 from lorafa.memory.recipe import (
     Attention,
     DType,
@@ -33,21 +32,20 @@ from lorafa.memory.recipe import (
     RecipeError,
     Sharding,
 )
-from lorafa.memory.recipe import Recomputation as Kind
+from lorafa.memory.sizes import GIB, bytes_of
+from lorafa.options import FreeRecompute, Recompute
 
 if TYPE_CHECKING:
     from lorafa.memory.estimate import Estimate
     from lorafa.memory.fit import Change, Fit
 
-UNITS = {"GiB": 2**30, "MiB": 2**20, "GB": 10**9, "MB": 10**6}
-
 
 def device_bytes(text: str) -> int:
     """Bytes of a size such as 24GiB, 80GB or 512MiB."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([GM]i?B)", text)
-    if match is None or float(match[1]) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a size like 24GiB or 80GB")
-    return round(float(match[1]) * UNITS[match[2]])
+    try:
+        return bytes_of(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def new_parser() -> argparse.ArgumentParser:
@@ -83,7 +81,9 @@ def new_parser() -> argparse.ArgumentParser:
     method.add_argument("--adapter-dtype", default="same", choices=["same", *get_args(DType)])
     method.add_argument("--adapter-dropout", type=float, default=0.0)
     method.add_argument(
-        "--recompute", default="", help=f"comma-separated, of {', '.join(get_args(Kind))}, or all"
+        "--recompute",
+        default="",
+        help=f"comma-separated, of {', '.join(get_args(Recompute))}; all: the first four",
     )
     method.add_argument("--checkpointing", action="store_true", help="recompute whole blocks")
     step = parser.add_argument_group("step")
@@ -103,6 +103,9 @@ def new_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--html", type=Path, help="write a page that plans without a network: takes minutes; --model a,b,..."
     )
+    parser.add_argument(
+        "--budget", type=device_bytes, help="such as 24GiB: recompute the least with which lora-fa fits"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON, sizes in bytes")
     return parser
 
@@ -113,7 +116,7 @@ def recipe_of(options: argparse.Namespace) -> Recipe:
     Raises:
         RecipeError: It is not a possible one.
     """
-    kinds = get_args(Kind) if options.recompute == "all" else _names(options.recompute)
+    kinds = get_args(FreeRecompute) if options.recompute == "all" else _names(options.recompute)
     return Recipe(
         model=options.model,
         method=options.method,
@@ -145,13 +148,15 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def side_by_side(recipe: Recipe) -> dict[str, Recipe]:
-    """The recipe under each method, by a readable name; the asked one comes first."""
+    """The recipe under each method and rung of recomputation, by a readable name; the asked one comes first."""
+    from lorafa.memory.budget import ladder
+
     plain = replace(recipe, recompute=())
     others = {
-        "lora-fa": replace(plain, method="lora-fa"),
-        "lora-fa, all recomputed": replace(plain, method="lora-fa", recompute=get_args(Kind)),
-        "lora": replace(plain, method="lora"),
+        f"lora-fa, up to {rung[-1]}" if rung else "lora-fa": replace(plain, method="lora-fa", recompute=rung)
+        for rung in ladder(recipe)
     }
+    others["lora"] = replace(plain, method="lora")
     if recipe.quantization == "none" and (recipe.shards == 1 or recipe.sharding != "frozen"):
         others["full-ft"] = replace(plain, method="full-ft", adapter_dropout=0.0, target_modules=())
     named = next((name for name, other in others.items() if other == recipe), recipe.method)
@@ -281,6 +286,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             page.write(options.html, _names(options.model) or page.MODELS, recipe)
             return 0
+        if options.budget:
+            from lorafa.memory.budget import plan
+
+            chosen = plan(recipe, options.budget)
+            recipe = chosen.recipe
+            print(chosen, file=sys.stderr)
         result = estimate(recipe)
     except (RecipeError, ModelNotFoundError, OSError) as error:
         parser.error(str(error))

@@ -76,9 +76,11 @@ def adapt(model: PreTrainedModel, recipe: Recipe, adapted: dict[str, Sequence[bo
 
 
 def _targets(model: nn.Module, recipe: Recipe, adapted: dict[str, Sequence[bool]]) -> list[str]:
-    shorthand = len(recipe.target_modules) == 1 and is_shorthand(recipe.target_modules[0])
-    names = () if shorthand else recipe.target_modules
-    layers = linear_layers(model, recipe.target_modules[0] if shorthand else "all-linear")
+    names: tuple[str, ...] = recipe.target_modules
+    shorthand = "all-linear"
+    if len(names) == 1 and is_shorthand(names[0]):
+        names, shorthand = (), names[0]
+    layers = linear_layers(model, shorthand)
     targets = [
         path
         for stack, blocks in layers.items()

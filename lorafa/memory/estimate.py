@@ -47,8 +47,6 @@ from lorafa.memory.step import (
 from lorafa.memory.trace import NotRepeatableError, Trace
 from lorafa.targets import block_stacks
 
-GIB = 2**30
-
 
 @dataclass(frozen=True)
 class Estimate:
@@ -187,8 +185,8 @@ def _record(recipe: Recipe, adapted: Adapted | None) -> Recording:
     known = _recordings.setdefault((alike, adapted), {})
     at = (recipe.batch_size, recipe.rank)
     if at not in known:
-        # A recomputed loss has more chunks, and so other storages, at a larger batch.
-        axes = (RANK,) if "loss" in recipe.recompute else (BATCH, RANK)
+        # What goes by chunks has more of them, and so other storages, at a larger batch.
+        axes = (RANK,) if {"loss", "mlp"}.intersection(recipe.recompute) else (BATCH, RANK)
         known[at] = _derive(known, at, axes) or _run(recipe, adapted)
     return known[at]
 

@@ -10,7 +10,8 @@ from lorafa.memory import margin
 from lorafa.memory.batch import takes_length
 from lorafa.memory.estimate import Estimate, estimate
 from lorafa.memory.models import load_config
-from lorafa.memory.recipe import Recipe, RecipeError, Recomputation
+from lorafa.memory.recipe import Recipe, RecipeError
+from lorafa.options import FreeRecompute
 
 LARGEST = 1 << 16  # batch sizes and lengths are not searched beyond
 LENGTH_STEP = 64  # lengths are searched in multiples of this
@@ -83,7 +84,7 @@ def fit(recipe: Recipe, device_memory: int) -> Fit:
 
 def largest_batch(recipe: Recipe, device_memory: int, limit: int = LARGEST) -> int:
     """The largest batch size, up to a limit, that fits on `device_memory` bytes; 0: none."""
-    return _largest(lambda size: safe(replace(recipe, batch_size=size)) <= device_memory, limit)
+    return _largest(lambda size: safe(replace(recipe, batch_size=size)), device_memory, limit)
 
 
 def largest_length(recipe: Recipe, device_memory: int) -> int:
@@ -95,24 +96,32 @@ def largest_length(recipe: Recipe, device_memory: int) -> int:
         return recipe.source_length
     steps = longest(recipe.model) // LENGTH_STEP
 
-    def fits(step: int) -> bool:
-        return safe(replace(recipe, source_length=LENGTH_STEP * step)) <= device_memory
+    def need(step: int) -> int:
+        return safe(replace(recipe, source_length=LENGTH_STEP * step))
 
-    return LENGTH_STEP * _largest(fits, steps)
+    return LENGTH_STEP * _largest(need, device_memory, steps)
 
 
-def _largest(fits: Callable[[int], bool], limit: int) -> int:
-    """The largest n of 1..limit up to which `fits` holds; 0 if it does not hold for 1."""
-    low, high = 0, 1
-    while high <= limit and fits(high):
-        low, high = high, 2 * high
-    high = min(high, limit + 1)
+def _largest(need: Callable[[int], int], memory: int, limit: int) -> int:
+    """The largest n of 1..limit up to which `need` is at most `memory`; 0 if it is more for 1.
+
+    What a step needs is nearly affine: n is guessed on the line through the last two that were tried, and every third
+    time half-way, where the line misleads.
+    """
+    low, high = 0, limit + 1
+    tried: list[tuple[int, int]] = []
     while high - low > 1:
-        middle = (low + high) // 2
-        if fits(middle):
-            low = middle
+        guess = min(len(tried) + 1, limit) if len(tried) < 2 else (low + high) // 2
+        if len(tried) >= 2 and len(tried) % 3 != 0:
+            (first, at_first), (second, at_second) = tried[-2:]
+            if at_first != at_second:
+                guess = first + (memory - at_first) * (second - first) // (at_second - at_first)
+        guess = min(max(guess, low + 1), high - 1)
+        tried.append((guess, need(guess)))
+        if tried[-1][1] <= memory:
+            low = guess
         else:
-            high = middle
+            high = guess
     return low
 
 
@@ -125,7 +134,7 @@ def changes(recipe: Recipe) -> list[tuple[str, Recipe]]:
         ("checkpoint whole blocks", checkpointed),
     ]
     if recipe.method != "full-ft":
-        lean = replace(recipe, method="lora-fa", recompute=get_args(Recomputation))
+        lean = replace(recipe, method="lora-fa", recompute=get_args(FreeRecompute))
         method = "" if recipe.method == "lora-fa" else "train with lora-fa and "
         options.insert(0, (f"{method}recompute norms, activations, dropout and loss", lean))
         options.insert(2, ("both FlashAttention and recomputation", replace(lean, attention="flash")))

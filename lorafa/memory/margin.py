@@ -1,6 +1,7 @@
 """How much more than its estimate a step may take: the one place of these numbers, for whoever asks whether it fits."""
 
-GIB = 2**30
+from lorafa.memory.sizes import GIB
+
 # What a process holds on the device besides PyTorch's reserved memory: the CUDA context and loaded kernels.
 # Source: "hardware reserved" in the paper's Figure 3.
 CONTEXT = round(0.7 * GIB)

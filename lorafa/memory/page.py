@@ -23,7 +23,8 @@ from lorafa.memory.cards import CARDS
 from lorafa.memory.estimate import Estimate, estimate
 from lorafa.memory.fit import longest
 from lorafa.memory.margin import CONTEXT, MARGIN
-from lorafa.memory.recipe import Method, Recipe, RecipeError, Recomputation
+from lorafa.memory.recipe import Method, Recipe, RecipeError
+from lorafa.options import FreeRecompute, Recompute
 
 MIB = 2**20
 TEMPLATE = Path(__file__).with_name("page.html")
@@ -53,7 +54,7 @@ class Choice:
     label: str
     method: Method
     code: str
-    recompute: tuple[Recomputation, ...] = ()
+    recompute: tuple[Recompute, ...] = ()
 
     @property
     def options(self) -> str:
@@ -90,7 +91,7 @@ CHOICES = (
         "LoRA-FA, recomputing",
         "lora-fa",
         'get_lora_fa_model(model, LoraFaConfig(r=RANK, target_modules="all-linear", recompute=True))',
-        get_args(Recomputation),
+        get_args(FreeRecompute),
     ),
     Choice("Full fine-tuning", "full-ft", "model.requires_grad_(True)"),
 )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
+from lorafa.options import Recompute
+
 if TYPE_CHECKING:
     import torch
 
@@ -20,7 +22,6 @@ Optimizer = Literal[
 Sharding = Literal["frozen", "zero-2", "zero-3"]
 Offload = Literal["none", "optimizer", "all"]
 Device = Literal["cuda", "cpu"]
-Recomputation = Literal["norm", "activation", "dropout", "loss"]
 
 
 def __getattr__(name: str) -> Any:
@@ -89,7 +90,7 @@ class Recipe:
     adapter_dtype: Literal["same", "fp32", "bf16", "fp16"] = "same"
     attention: Attention = "sdpa"
     adapter_dropout: float = 0.0
-    recompute: tuple[Recomputation, ...] = ()
+    recompute: tuple[Recompute, ...] = ()
     checkpointing: bool = False
     quantization: Quantization = "none"
     shards: int = 1
@@ -132,6 +133,6 @@ class Recipe:
             value, hint = getattr(self, field.name), hints[field.name]
             if get_origin(hint) is Literal and value not in get_args(hint):
                 raise RecipeError(f"{field.name} must be one of {', '.join(get_args(hint))}, not {value!r}")
-        if unknown := set(self.recompute) - set(get_args(Recomputation)):
-            known = ", ".join(get_args(Recomputation))
+        if unknown := set(self.recompute) - set(get_args(Recompute)):
+            known = ", ".join(get_args(Recompute))
             raise RecipeError(f"recompute must be of {known}, not {', '.join(sorted(unknown))}")

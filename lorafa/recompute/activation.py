@@ -12,9 +12,16 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
-from transformers.activations import GELUActivation, NewGELUActivation, SiLUActivation
+from transformers.activations import GELUActivation, GELUTanh, NewGELUActivation, SiLUActivation
+from transformers.models.gemma.modeling_gemma import GemmaMLP
 from transformers.models.llama.modeling_llama import LlamaMLP
+from transformers.models.mistral.modeling_mistral import MistralMLP
+from transformers.models.phi3.modeling_phi3 import Phi3MLP
+from transformers.models.qwen2.modeling_qwen2 import Qwen2MLP
+from transformers.models.qwen3.modeling_qwen3 import Qwen3MLP
 from transformers.models.t5.modeling_t5 import T5DenseGatedActDense
+
+from lorafa.recompute.classes import derived
 
 _aten = torch.ops.aten
 _Activation = tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]
@@ -35,6 +42,7 @@ _NAMES: dict[type[nn.Module], str] = {
     SiLUActivation: "silu",
     GELUActivation: "gelu",
     NewGELUActivation: "gelu_tanh",
+    GELUTanh: "gelu_tanh",
     nn.ReLU: "relu",
 }
 
@@ -45,6 +53,12 @@ def activation_name(module: nn.Module) -> str | None:
     if name is None and isinstance(module, LeanReLU | LeanNewGELU):
         name = _NAMES[type(module).__mro__[1]]
     return name
+
+
+def gated_gradients(grad: Tensor, gate: Tensor, up: Tensor, name: str) -> tuple[Tensor, Tensor]:
+    """Gradients of gate and up, from that of act(gate)·up; act(gate) is computed again."""
+    act, derivative = ACTIVATIONS[name]
+    return derivative(grad * up, gate), act(gate).mul_(grad)
 
 
 class GatedActivation(Function):
@@ -61,9 +75,7 @@ class GatedActivation(Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         """Recompute act(gate)."""
-        gate, up = ctx.saved_tensors
-        act, derivative = ACTIVATIONS[ctx.activation]
-        return derivative(grad * up, gate), act(gate).mul_(grad), None
+        return *gated_gradients(grad, *ctx.saved_tensors, ctx.activation), None
 
 
 class Relu(Function):
@@ -84,30 +96,54 @@ class Relu(Function):
         return grad.masked_fill(closed, 0)  # a product would make NaN of an infinite gradient
 
 
-class LeanLlamaMLP(LlamaMLP):
-    """LLaMA's SwiGLU without the saved silu(gate)."""
+class Gated(nn.Module):
+    """LLaMA's SwiGLU, and its relatives with another activation, without the saved act(gate)."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the feed-forward network to (..., d)."""
         name = activation_name(self.act_fn)
+        return super().forward(x) if name is None else self.down_proj(self.product(x, name))
+
+    def product(self, x: Tensor, name: str) -> Tensor:
+        """act(gate)·up, (..., d_ff), by an activation of `ACTIVATIONS`."""
+        return GatedActivation.apply(*self.gate_and_up(x), name)
+
+    def gate_and_up(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The two products of the input, (..., d_ff) each."""
+        return self.gate_proj(x), self.up_proj(x)
+
+
+class GatedPhi3(Gated):
+    """Phi-3's SwiGLU, whose gate and up are one product, without the saved act(gate)."""
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """Apply the feed-forward network to (..., d)."""
+        name = activation_name(self.activation_fn)
         if name is None:
-            return super().forward(x)
-        return self.down_proj(GatedActivation.apply(self.gate_proj(x), self.up_proj(x), name))
+            return super(Gated, self).forward(hidden_states)
+        return self.down_proj(self.product(hidden_states, name))
+
+    def gate_and_up(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The two halves of one product, (..., d_ff) each."""
+        return self.gate_up_proj(x).chunk(2, dim=-1)
 
 
-class LeanT5DenseGatedActDense(T5DenseGatedActDense):
+class GatedT5(Gated):
     """T5 v1.1's gated GELU without the saved gelu(gate) and its composite steps."""
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """Apply the feed-forward network to (..., d)."""
         name = activation_name(self.act)
         if name is None:
-            return super().forward(hidden_states)
-        product = GatedActivation.apply(self.wi_0(hidden_states), self.wi_1(hidden_states), name)
-        product = self.dropout(product)
+            return super(Gated, self).forward(hidden_states)
+        product = self.dropout(self.product(hidden_states, name))
         if self.wo.weight.is_floating_point():  # T5 keeps wo in fp32 in half-precision models
             product = product.to(self.wo.weight.dtype)
         return self.wo(product)
+
+    def gate_and_up(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The two products of the input, (..., d_ff) each."""
+        return self.wi_0(x), self.wi_1(x)
 
 
 class LeanReLU(nn.ReLU):
@@ -124,3 +160,9 @@ class LeanNewGELU(NewGELUActivation):
     def forward(self, x: Tensor) -> Tensor:
         """Apply GELU to a tensor of any shape."""
         return F.gelu(x, approximate="tanh")
+
+
+# Gated feed-forward networks, and those that other kinds of recomputation build on.
+GATED = derived("Lean", Gated, LlamaMLP, Qwen2MLP, Qwen3MLP, MistralMLP, GemmaMLP)
+GATED |= derived("Lean", GatedPhi3, Phi3MLP) | derived("Lean", GatedT5, T5DenseGatedActDense)
+CLASSES = {**GATED, NewGELUActivation: LeanNewGELU, nn.ReLU: LeanReLU}

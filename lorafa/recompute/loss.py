@@ -10,7 +10,6 @@ import inspect
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import wraps
 from typing import Any
 
 import torch
@@ -25,6 +24,7 @@ from transformers.loss.loss_utils import ForCausalLMLoss
 from transformers.utils import ModelOutput
 
 from lorafa.layers import is_plain
+from lorafa.recompute.classes import derived
 
 _CHUNK = 2**24  # logits that exist at a time: 64 MiB in fp32
 IGNORE_INDEX = -100
@@ -155,7 +155,7 @@ class _WithoutLogits:
         if self.while_adapted and not is_adapted(self):
             return False
         if reason := obstacle(self, arguments):
-            warnings.warn(f'recompute=["loss"] keeps the logits: {reason}', stacklevel=3)
+            warnings.warn(f'recompute=["loss"] keeps the logits: {reason}', stacklevel=4)
         return reason is None
 
     @contextmanager
@@ -168,25 +168,23 @@ class _WithoutLogits:
             self.lm_head = head
 
 
-def _named(parent: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+def _named(forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     """The arguments of a model's forward, all by name."""
-    positional = list(inspect.signature(parent.forward).parameters)[1:]
-    return dict(zip(positional, args, strict=False)) | kwargs
+    return dict(zip(inspect.signature(forward).parameters, args, strict=False)) | kwargs
 
 
 def _with_loss(outputs: ModelOutput, loss: Tensor) -> ModelOutput:
     return type(outputs)(**{**outputs, "loss": loss, "logits": None})
 
 
-class LlamaForCausalLM(_WithoutLogits, transformers.LlamaForCausalLM):
-    """LLaMA whose training loss needs no logits: with labels, in training mode, `logits` is None."""
+class _CausalLM(_WithoutLogits):
+    """A causal language model whose training loss needs no logits: with labels, in training mode, `logits` is None."""
 
     fused_loss = staticmethod(ForCausalLMLoss)
 
-    @wraps(transformers.LlamaForCausalLM.forward)  # the Trainer reads the signature
-    def forward(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
         """As the parent's."""
-        arguments = _named(transformers.LlamaForCausalLM, args, kwargs)
+        arguments = _named(super().forward, args, kwargs)
         if not self._fuses(arguments):
             return super().forward(*args, **kwargs)
         options = {
@@ -200,13 +198,12 @@ class LlamaForCausalLM(_WithoutLogits, transformers.LlamaForCausalLM):
         return _with_loss(outputs, causal_lm_loss(outputs.logits, labels, head, **options))
 
 
-class T5ForConditionalGeneration(_WithoutLogits, transformers.T5ForConditionalGeneration):
+class _Seq2SeqLM(_WithoutLogits):
     """T5 whose training loss needs no logits: with labels, in training mode, `logits` is None."""
 
-    @wraps(transformers.T5ForConditionalGeneration.forward)
-    def forward(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
         """As the parent's, which knows neither a loss_function nor a count of items."""
-        arguments = _named(transformers.T5ForConditionalGeneration, args, kwargs)
+        arguments = _named(super().forward, args, kwargs)
         if not self._fuses(arguments):
             return super().forward(*args, **kwargs)
         labels = arguments.pop("labels")
@@ -216,3 +213,15 @@ class T5ForConditionalGeneration(_WithoutLogits, transformers.T5ForConditionalGe
             outputs = super().forward(**arguments)
         loss = linear_cross_entropy(outputs.logits, head.weight, labels, head.bias)
         return _with_loss(outputs, loss / labels.ne(IGNORE_INDEX).sum().to(loss.device))
+
+
+CLASSES = derived(
+    "",
+    _CausalLM,
+    transformers.LlamaForCausalLM,
+    transformers.Qwen2ForCausalLM,
+    transformers.Qwen3ForCausalLM,
+    transformers.MistralForCausalLM,
+    transformers.GemmaForCausalLM,
+    transformers.Phi3ForCausalLM,
+) | derived("", _Seq2SeqLM, transformers.T5ForConditionalGeneration)

@@ -8,6 +8,7 @@ Check = tuple[Callable[[Any], object], str]
 
 _NAME = re.compile(r"\w[\w.-]*", re.ASCII)
 _REPOSITORY = re.compile(rf"{_NAME.pattern}/{_NAME.pattern}", re.ASCII)
+TARGETS = "all-linear, attention, or letters of qkvo as in qv"
 _OF_LETTERS = "must be of letters, digits, _, . and -, the last two not at its start"
 
 
@@ -49,3 +50,12 @@ def name() -> dict[str, Check]:
 def repository() -> dict[str, Check]:
     """Accepts a repository of the hub, which becomes part of a path, too."""
     return {"check": (_REPOSITORY.fullmatch, "must be <organisation>/<name>, as on the hub")}
+
+
+def targets() -> dict[str, Check]:
+    """Accepts what `lorafa.targets.select_targets` takes, without importing torch."""
+    return {"check": (_is_target, f"must be {TARGETS}")}
+
+
+def _is_target(value: str) -> bool:
+    return value in ("all-linear", "attention") or 0 < len(value) == len(set(value) & set("qkvo"))

@@ -25,10 +25,10 @@ from omegaconf.errors import (
 )
 
 import pipeline.config.paths  # noqa: F401 - registers the resolvers of conf/config.yaml
-from pipeline.config import precision
+from pipeline.config import checks, precision
 from pipeline.config.experiment import Experiment, Statistics
 from pipeline.config.profile import Profile
-from pipeline.config.schema import KINDS, TARGETS, RunConfig
+from pipeline.config.schema import KINDS, RunConfig
 from pipeline.errors import ConfigError
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -165,7 +165,7 @@ def problems(run: RunConfig) -> Iterable[tuple[str, str]]:
             if getattr(run, key) is None:
                 yield key, f"{method.name} needs a value"
         if method.targets is None:
-            yield "method.targets", f"{method.name} needs {TARGETS}"
+            yield "method.targets", f"{method.name} needs {checks.TARGETS}"
     elif run.rank is not None:
         yield "rank", f"method {method.name} has no rank"
     if method.kind == "prompt-tuning" and method.virtual_tokens is None:

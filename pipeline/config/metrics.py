@@ -40,7 +40,6 @@ METRICS = {
     "accuracy": Metric("Accuracy, %", unit=100),
     "matthews_correlation": Metric("Matthews corr., %", unit=100),
     "pearson": Metric("Pearson corr., %", unit=100),
-    "mmlu": Metric("5-shot MMLU, %", unit=100),
     "bleu": Metric("BLEU"),
     "bleu_without_diacritics": Metric("BLEU, no diacritics"),
     "rouge_l": Metric("ROUGE-L"),

@@ -11,15 +11,6 @@ from pipeline.config.profile import Profile
 
 # Task kind to the kind of model that it takes.
 KINDS = {"classification": "encoder", "translation": "encoder-decoder", "instructions": "decoder"}
-# What `lorafa.targets.select_targets` takes, without importing torch.
-TARGETS = "all-linear, attention, or letters of qkvo as in qv"
-
-
-def _is_target(value: str) -> bool:
-    return value in ("all-linear", "attention") or 0 < len(value) == len(set(value) & set("qkvo"))
-
-
-OF_TARGETS: dict[str, checks.Check] = {"check": (_is_target, f"must be {TARGETS}")}
 
 
 @dataclass
@@ -43,11 +34,6 @@ class Budget:
     max_length: int = field(metadata=checks.at_least(4))
     max_target_length: int | None = field(metadata=checks.at_least(4))
     micro_batch: int | None = field(default=None, metadata=checks.at_least(1))
-
-    @property
-    def passes(self) -> int:
-        """How many forward and backward passes a step has."""
-        return self.batch_size // (self.micro_batch or self.batch_size)
 
     def steps(self, examples: int) -> tuple[int, int]:
         """Returns how many steps a run makes on so many examples, and after how many of them it is evaluated."""
@@ -88,7 +74,7 @@ class Model:
     frozen_dtype: str = field(metadata=checks.one_of("float32", "bfloat16", "float16"))
     rank: int = field(metadata=checks.at_least(1))
     adapter_dropout: float = field(metadata=checks.fraction())
-    targets: str = field(default="all-linear", metadata=OF_TARGETS)
+    targets: str = field(default="all-linear", metadata=checks.targets())
     measured: dict[str, Any] = field(default_factory=dict)
     fitted_length: int | None = field(default=None, metadata=checks.at_least(1))
 
@@ -118,7 +104,7 @@ class Method:
     kind: str = field(metadata=checks.one_of("untuned", "full-ft", "prompt-tuning", "lora", "lora-fa"))
     rank: int | None = field(metadata=checks.at_least(1))
     lr: dict[str, float]
-    targets: str | None = field(default=None, metadata=OF_TARGETS)
+    targets: str | None = field(default=None, metadata=checks.targets())
     dropout: float | None = field(default=None, metadata=checks.fraction())
     virtual_tokens: int | None = field(default=None, metadata=checks.at_least(1))
     init_A: str | None = field(  # noqa: N815 - the paper's name
@@ -331,7 +317,9 @@ class RunConfig:
             run["trainer"]["sharding"],  # the order of sums alone depends on it, as on the kind of GPU
         )
         for part, option in (("budget", "micro_batch"), ("trainer", "checkpointing")):
-            if not run[part][option]:  # a run without it is the run that it was before there was the option
+            if not run[part][
+                option
+            ]:  # or runs without it would all be others than before there was the option
                 del run[part][option]
         for part in ("model", "method", "task"):
             for presentation in ("label", "short", "paper"):

@@ -133,7 +133,7 @@ def fitting_micro_batch(shape: Shape, memory: int) -> int | None:
     if shape.gpus > 1:
         return None
     sizes = [size for size in range(shape.batch_size // 2, 0, -1) if shape.batch_size % size == 0]
-    return next((size for size in sizes if needed(replace(shape, micro_batch=size)) <= memory), None)
+    return next((size for size in sizes if safely(replace(shape, micro_batch=size)) <= memory), None)
 
 
 def _changes(shape: Shape) -> Iterator[tuple[str, Shape]]:

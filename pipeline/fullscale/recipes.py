@@ -23,8 +23,9 @@ from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from lorafa.memory.estimate import GIB, Estimate, estimate_all
+from lorafa.memory.estimate import Estimate, estimate_all
 from lorafa.memory.recipe import Recipe, RecipeError
+from lorafa.memory.sizes import GIB
 from pipeline.config.compose import CONF, compose_experiments, compose_run
 from pipeline.config.experiment import Experiment, Steps
 from pipeline.config.schema import RunConfig

@@ -2,13 +2,14 @@
 
 import pandas as pd
 
-from pipeline.config.metrics import METRICS
+from pipeline.config.metrics import BENCHMARKS, METRICS
 from pipeline.config.paths import spell
 from pipeline.config.plan import Plan
 from pipeline.tables import outcomes, trained
 from pipeline.tables.table import Cell, Row, Table
 
 MIB = 2**20
+KNOWN = METRICS | BENCHMARKS
 HEADINGS = {"rank": "Rank", "alpha": "α"}
 REPLIES = {
     "equal_parameters": ["equal parameters"],
@@ -28,7 +29,7 @@ def build(plan: Plan, name: str) -> Table:
     chosen = best_rates(results, keys(plan, name))
     grouped = chosen.groupby(["model", *keys(plan, name)], sort=False)
     best = chosen.groupby(["model", *keys(plan, name), "task"]).score.mean().groupby("task")
-    metrics = {task: METRICS[metric] for task, metric in results.groupby("task").metric.first().items()}
+    metrics = {task: KNOWN[metric] for task, metric in results.groupby("task").metric.first().items()}
     tops = {task: metrics[task].best(values) for task, values in best}
     averaged = len(experiment.tasks) > 1 and all(metric.unit == 100 for metric in metrics.values())
     rows = []
@@ -81,7 +82,7 @@ def best_rates(results: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     kept = []
     for _, runs in results.groupby(["model", *by, "task"], sort=False):
         # A seed without a score counts as the worst, or a rate could win by its failures.
-        means = (METRICS[runs.metric.iloc[0]].sign * runs.score).fillna(-float("inf")).groupby(runs.lr).mean()
+        means = (KNOWN[runs.metric.iloc[0]].sign * runs.score).fillna(-float("inf")).groupby(runs.lr).mean()
         kept.append(runs[runs.lr == means.idxmax()])
     return pd.concat(kept)
 

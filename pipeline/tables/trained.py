@@ -7,6 +7,8 @@ from pipeline.config.plan import Plan
 from pipeline.results import records
 from pipeline.tables import outcomes
 
+BENCHMARK = "macro"  # what comparisons by a benchmark are made by, of `config.metrics.BENCHMARKS`
+
 
 def read(plan: Plan, name: str) -> pd.DataFrame:
     """Reads an experiment's runs, one row each, as `outcomes.read` does.
@@ -25,9 +27,8 @@ def read(plan: Plan, name: str) -> pd.DataFrame:
     results["info"] = [records.read(folder).train_info for folder in results.directory]
     results["score"] = pd.Series([score(info) for info in results["info"]], dtype=float)
     if plan.experiments[name].evaluated:
-        results["metric"] = "mmlu"
-        accuracies = [scores.get("macro") for scores in results.scores]
-        results["score"] = METRICS["mmlu"].unit * pd.Series(accuracies, dtype=float)
+        results["metric"] = BENCHMARK
+        results["score"] = pd.Series([scores.get(BENCHMARK) for scores in results.scores], dtype=float)
     results["memory"] = pd.Series([info.step_memory_bytes for info in results["info"]], dtype=float)
     return results
 

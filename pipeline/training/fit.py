@@ -159,10 +159,11 @@ def _arguments(run: RunConfig, checkpoints: Path, data: TrainingData) -> Seq2Seq
     # A checkpoint comes with an entry of the log, or the losses since the last entry would be lost in a resumed run.
     logged = max(step for step in range(1, max(1, total // 100) + 1) if every % step == 0)
     autocast = methods.autocast_dtype(run)
+    together = budget.micro_batch or budget.batch_size
     return Seq2SeqTrainingArguments(
         output_dir=str(checkpoints),
-        per_device_train_batch_size=(budget.micro_batch or budget.batch_size) // group.size(),
-        gradient_accumulation_steps=budget.passes,
+        per_device_train_batch_size=together // group.size(),
+        gradient_accumulation_steps=budget.batch_size // together,
         gradient_checkpointing=settings.checkpointing,
         gradient_checkpointing_kwargs={"use_reentrant": False} if settings.checkpointing else None,
         # Of any number of processes the same, for the same mean losses.

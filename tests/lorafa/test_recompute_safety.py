@@ -255,6 +255,9 @@ def test_audit_shows_what_recomputes(tiny):
     text = str(audit(model).check())
     assert "recomputes in backward: dropout (" in text
     assert "recompute had no effect for: activation, loss, norm" in text
+    row = next(line for line in text.splitlines() if "query" in line)
+    name = "base_model.model.roberta.encoder.layer.*.attention.self.query"
+    assert " ".join(row.split()) == f"2 x {name} 32 -> 8 -> 32 XA 32 bytes a token"
 
 
 def test_a_second_adapter_asks_for_the_same(tiny):

@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 import torch
 
-from lorafa.memory.estimate import GIB, estimate
+from lorafa.memory.estimate import estimate
 from lorafa.memory.recipe import Recipe
+from lorafa.memory.sizes import GIB
 from pipeline import memory
 from pipeline.errors import ConfigError, RecordError
 from pipeline.figures.__main__ import FORMATS, draw

@@ -1,6 +1,7 @@
 """Published measurements of GPU memory, and estimates beside them."""
 
 import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
@@ -11,7 +12,10 @@ from torch import nn
 
 from lorafa.memory.geometry import BUILT_IN, REPOSITORIES
 from pipeline import published
+from pipeline.config.plan import Plan
 from pipeline.errors import ConfigError
+from pipeline.figures.__main__ import FORMATS, draw
+from pipeline.tables import published as tables
 
 GIB = 2**30
 
@@ -157,6 +161,49 @@ def test_a_fitted_row_counts_for_nothing(rows: pd.DataFrame) -> None:
     compared.loc[1, "excluded"] = "measured on another planet"
     assert published.bound_of(compared).rows == 1
     assert published.rows_table(compared).row_count == 3
+
+
+@pytest.fixture
+def plan(results_plan: Plan) -> Plan:
+    """A plan with four rows of two sources: 2 % too little and 1 % too much; a fitted one, and an excluded one."""
+    lines = [("one", 100, 98.0, False, ""), ("one", 100, 101.0, False, ""), ("one", 50, 50.0, True, "")]
+    rows = [
+        {
+            "source": source,
+            "setting": "a step",
+            "measured": "reserved",
+            "measured_gib": measured,
+            "estimated_gib": estimated,
+            "error_percent": 100 * (estimated / measured - 1),
+            "fitted": fitted,
+            "excluded": excluded,
+            "url": "https://example.org",
+        }
+        for source, measured, estimated, fitted, excluded in [*lines, ("two", 10, 13.0, False, "on the moon")]
+    ]
+    path = Path(results_plan.memory_file("gpu_memory"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame(rows).to_csv(path, index=False)
+    return results_plan
+
+
+def test_the_table_says_what_counts_and_why_not(plan: Plan) -> None:
+    table = tables.build(plan, "gpu_memory")
+    texts = [[cell.text for cell in row.cells] for row in table.rows]
+    assert [row[-1] for row in texts if row[1] == "a step"] == ["-2.0", "+1.0", "+0.0=", "+30.0†"]
+    kinds = ("median", "median of the absolute", "worst")
+    assert [row[2:] for row in texts if row[0] == "all"] == [
+        [kind, "", "", error] for kind, error in zip(kinds, ("-0.5", "+1.5", "-2.0"), strict=True)
+    ]
+    assert "two, 1: on the moon" in table.notes[1]
+    assert table.notes[2].startswith("0 of 2 rows")
+
+
+def test_the_figure_has_a_mark_for_each_row(plan: Plan, tmp_path: Path) -> None:
+    files = draw(plan, "gpu_memory", tmp_path)
+    assert [file.suffix[1:] for file in files] == list(FORMATS)
+    assert len(pd.read_csv(files[-1])) == 4
+    assert plan.sources("gpu_memory") == [plan.memory_file("gpu_memory")]
 
 
 @pytest.mark.parametrize("count", [1, 19, 59])

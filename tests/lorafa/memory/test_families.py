@@ -36,6 +36,7 @@ UNLIKE = [
     "mixtral",
     "wav2vec2",
     "albert",
+    "llava",
 ]
 
 

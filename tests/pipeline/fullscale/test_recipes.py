@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from lorafa.memory.estimate import GIB, estimate
+from lorafa.memory.estimate import estimate
+from lorafa.memory.sizes import GIB
 from pipeline.fullscale.recipes import A100_80GB, TABLES, device_memory, published
 
 table5 = TABLES["table5"]

@@ -1,0 +1,89 @@
+"""A budget of memory: what is chosen fits, nothing cheaper does, and more memory is never slower."""
+
+from dataclasses import replace
+
+import pytest
+import transformers
+
+from lorafa import LoraFaConfig, apply_recompute, get_lora_fa_model
+from lorafa.memory import allocator
+from lorafa.memory.__main__ import main
+from lorafa.memory.budget import Budget, ladder, plan
+from lorafa.memory.depth import full
+from lorafa.memory.estimate import fake_step
+from lorafa.memory.fit import CONTEXT, needed
+from lorafa.memory.models import load_config
+from lorafa.memory.recipe import Recipe, RecipeError
+from lorafa.memory.step import trace_step
+from lorafa.recompute import recomputing
+
+
+@pytest.fixture(scope="module")
+def recipe(small_models: dict[str, str]) -> Recipe:
+    """Enough tokens for blocks to count beside the allocator's granularity."""
+    return Recipe(small_models["llama"], batch_size=256, source_length=128, attention="flash")
+
+
+def test_rungs_are_those_that_the_model_has(small_models: dict[str, str]) -> None:
+    free = ("norm", "activation", "loss")
+    llama = ladder(Recipe(small_models["llama"]))
+    assert llama == [(), free, (*free, "qkv"), (*free, "qkv", "mlp"), (*free, "block")]
+    assert ladder(Recipe(small_models["llama"], attention="eager"))[2] == (*free, "mlp")
+    assert ladder(Recipe(small_models["roberta"])) == [
+        (),
+        ("dropout",),
+        ("dropout", "qkv"),
+        ("dropout", "block"),
+    ]
+
+
+@pytest.mark.integration
+def test_a_larger_budget_is_never_slower(recipe: Recipe) -> None:
+    sizes = [needed(replace(recipe, recompute=rung)) for rung in ladder(recipe)]
+    assert sizes == sorted(sizes, reverse=True)
+    step = (sizes[0] - sizes[-1]) // 40
+    plans = [plan(recipe, budget) for budget in range(sizes[-1], sizes[0] + step, step)]
+    flops = [found.flops for found in plans]
+    assert flops == sorted(flops, reverse=True)
+    assert len(set(flops)) > len(sizes)  # rungs of some blocks, too
+    assert all(found.needed <= found.budget for found in plans)
+    with pytest.raises(
+        RecipeError, match=r"memory budget 0.7 GiB: 256 × 128 tokens of .* need at least [0-9.]+ GiB"
+    ):
+        plan(recipe, sizes[-1] - 1)
+
+
+@pytest.mark.integration
+def test_what_was_chosen_stays_within_the_budget(recipe: Recipe) -> None:
+    """Run every block, those with more recomputed and those with less, through the allocator."""
+    rungs = [needed(replace(recipe, recompute=rung)) for rung in ladder(recipe)]
+    for low, high in zip(rungs[2:], rungs[1:], strict=False):
+        found = plan(recipe, (low + high) // 2)
+        assert found.first
+        blocks = full(load_config(recipe.model), 1.0).adapted
+        with fake_step(found.recipe, blocks) as (model, batch, optimizer):
+            for kind, number in found.first.items():
+                apply_recompute(model, [kind], range(number))
+            reserved = allocator.replay(trace_step(model, batch, optimizer)).peak_reserved
+        assert reserved + CONTEXT <= found.budget
+        assert reserved + CONTEXT > 0.9 * found.needed
+
+
+@pytest.mark.integration
+def test_a_model_is_given_a_budget(small_models: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    config = load_config(small_models["llama"])
+    model = transformers.LlamaForCausalLM(config)
+    adapters = LoraFaConfig(r=8, target_modules="all-linear")
+    with pytest.raises(RecipeError, match="need at least"):
+        get_lora_fa_model(model, adapters, memory_budget=Budget("100MiB"))
+    adapted = get_lora_fa_model(model, adapters, memory_budget=Budget("24GiB", batch_size=2, length=64))
+    assert "recompute nothing" in capsys.readouterr().out
+    assert not recomputing(adapted)
+
+
+def test_a_size_is_checked_first(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ValueError, match="'24' is not a size like 24GiB"):
+        Budget("24")
+    with pytest.raises(SystemExit):
+        main(["--model", "llama-7b", "--method", "lora", "--budget", "24GiB"])
+    assert "a memory budget is for method lora-fa, not lora" in capsys.readouterr().err
