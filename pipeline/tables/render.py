@@ -8,20 +8,9 @@ import pandas as pd
 from pandas.io.formats.style import Styler
 
 from pipeline.files import write_text
+from pipeline.tables.latex import LONG, latex
 from pipeline.tables.table import Cell, Table
 
-_LATEX = str.maketrans(
-    {
-        "&": r"\&",
-        "%": r"\%",
-        "#": r"\#",
-        "_": r"\_",
-        "$": r"\$",
-        "±": r"$\pm$",
-        "−": "$-$",
-        "~": r"\textasciitilde{}",
-    }
-)
 _STYLE = [
     {"selector": "", "props": "border-collapse: collapse; font-variant-numeric: tabular-nums"},
     {"selector": "th, td", "props": "padding: .25em .7em; text-align: right; white-space: nowrap"},
@@ -29,26 +18,33 @@ _STYLE = [
     {"selector": "tbody tr:last-child td", "props": "border-bottom: 2px solid"},
     {"selector": "sub", "props": "font-size: .7em"},
 ]
+_SENTENCE = "text-align: left; white-space: normal; overflow-wrap: anywhere; min-width: 20em"
+_CONTROLS = Path(__file__).with_name("controls.html")
 _PAGE = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
 <title>{title}</title>
 <style>
 body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 75em; margin: 2em auto; padding: 0 1em }}
 .table {{ overflow-x: auto }}
 .notice {{ background: #fff3cd; color: #000; padding: .6em 1em; border-left: 4px solid #d39e00 }}
-.published td {{ color: #666; font-style: italic }}
+:root {{ --soft: #595959; --rule: #999 }}
+@media (prefers-color-scheme: dark) {{ :root {{ --soft: #b0b0b0; --rule: #666 }} }}
 </style>
+<main>
 <h1>{title}</h1>
 {notice}
-<div class="table">
+{controls}
+<div class="table" tabindex="0" role="region" aria-label="{title}">
 {table}
 </div>
 <p>{caption}</p>
 <ul>
 {notes}
 </ul>
+</main>
 </html>
 """
 
@@ -82,36 +78,6 @@ def markdown(table: Table) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def latex(table: Table) -> str:
-    """Renders a `table` environment for booktabs."""
-
-    def show(cell: Cell) -> str:
-        text = cell.text.translate(_LATEX)
-        text = rf"\textbf{{{text}}}" if cell.bold else text
-        return rf"{text}\textsubscript{{{cell.subscript.translate(_LATEX)}}}" if cell.subscript else text
-
-    frame = _frame(table, show).rename(columns=lambda name: name.translate(_LATEX))
-    words = " ".join([f"{table.title}.", table.notice, table.caption, *table.notes]).translate(_LATEX)
-    body = (
-        Styler(frame)
-        .hide(axis="index")
-        .to_latex(
-            hrules=True,
-            column_format="l" * table.text_columns + "r" * (len(table.columns) - table.text_columns),
-            caption=words,
-            label=f"tab:{table.name}",
-            position_float="centering",
-            environment="table*",
-        )
-    )
-    lines = body.splitlines()
-    first = lines.index(r"\midrule") + 1
-    for number, row in reversed(list(enumerate(table.rows))):
-        if row.rule and number:
-            lines.insert(first + number, r"\midrule")
-    return "% needs \\usepackage{booktabs}\n" + "\n".join(lines) + "\n"
-
-
 def html(table: Table) -> str:
     """Renders a page that stands alone."""
 
@@ -126,20 +92,32 @@ def html(table: Table) -> str:
     for number, row in enumerate(table.rows):
         if row.published:
             classes.iloc[number] = "published"
-            rules.iloc[number] = "color: #666; font-style: italic;"
+            rules.iloc[number] = "color: var(--soft); font-style: italic;"
         if row.rule and number:
-            rules.iloc[number] += "border-top: 1px solid #999;"
+            rules.iloc[number] += "border-top: 1px solid var(--rule);"
     left = ", ".join(f"th:nth-child({n}), td:nth-child({n})" for n in range(1, table.text_columns + 1))
     styled = Styler(frame, uuid=table.name).hide(axis="index").set_td_classes(classes)
     styled.format_index(lambda column: escape(table.columns[column]), axis="columns")
-    styled.set_table_styles([*_STYLE, {"selector": left, "props": "text-align: left"}])
+    styles = [*_STYLE, {"selector": left, "props": "text-align: left"}]
+    styled.set_table_styles(
+        [*styles, *({"selector": f"td:nth-child({n})", "props": _SENTENCE} for n in _sentences(table))]
+    )
     return _PAGE.format(
         title=escape(table.title),
+        controls=_CONTROLS.read_text() if table.interactive else "",
         notice=f'<p class="notice">{escape(table.notice)}</p>' if table.notice else "",
         table=styled.apply(lambda _: rules, axis=None).to_html(),
         caption=escape(table.caption),
         notes="\n".join(f"<li>{escape(note)}</li>" for note in table.notes),
     )
+
+
+def _sentences(table: Table) -> list[int]:
+    """Returns the numbers, from 1, of the columns whose cells are set in several lines."""
+    longest = [
+        max(len(row.cells[n].text) for row in table.rows) for n in range(len(table.columns)) if table.rows
+    ]
+    return [number for number, length in enumerate(longest, 1) if length > LONG]
 
 
 def csv(table: Table) -> str:

@@ -35,6 +35,7 @@ class Table:
         notes: Footnotes.
         data: The numbers unrounded, one dictionary each, for the CSV file.
         text_columns: How many columns, from the first, are words and not numbers.
+        interactive: Whether a reader of the HTML page can sort its rows and filter them.
     """
 
     name: str
@@ -46,3 +47,4 @@ class Table:
     notes: list[str] = field(default_factory=list)
     data: list[dict[str, object]] = field(default_factory=list)
     text_columns: int = 1
+    interactive: bool = False
