@@ -25,7 +25,10 @@ def write(run, score: float | None, stand_in: str | None = "recast sentences", s
     best = None if score is None else {"score": score}
     record = {
         "run_info": {
-            "config": {"task": {"subset": "sst2"}, "model": {"frozen_dtype": "float32"}},
+            "config": {
+                "task": {"kind": "classification", "subset": "sst2"},
+                "model": {"frozen_dtype": "float32"},
+            },
             "config_hash": "",
         },
         "train_info": {

@@ -8,7 +8,7 @@ from pipeline.comparison.verdict import Comparison, Report
 from pipeline.config.experiment import Statistics
 from pipeline.tables import verdicts
 
-SETTINGS = Statistics("lora-fa", ["lora"], 1.0, 0.95, 2000, 0)
+SETTINGS = Statistics("lora-fa", ["lora"], 1.0, 0.1, 0.95)
 
 
 def comparison(difference, low, high, task="average", seeds=(0, 1, 2), seed_error=0.6, example_error=0.0):
