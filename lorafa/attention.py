@@ -54,6 +54,11 @@ class _CalledOutProjection(LoraFaLinear):
     PEFT adds its adapter twice, with the gradient of one time. A checkpoint has to mean here what it means there.
     """
 
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Apply the projection and the active adapters; PEFT's own forward would add LoRA's only once."""
+        names = self.applied_adapters()
+        return self._adapted_forward(x, names) if names else super().forward(x, *args, **kwargs)
+
     def _adapter(self, name: str) -> Any:
         adapter = super()._adapter(name)
         if adapter is None:
@@ -61,6 +66,13 @@ class _CalledOutProjection(LoraFaLinear):
         A, B, scaling, *others = adapter
         times = _times_in_peft()
         return A, scale_gradient(B, 1 / times), scaling * times, *others
+
+    def _lora(self, name: str, x: Tensor) -> Tensor:
+        """What LoRA's adapter adds, beside one of LoRA-FA; PEFT allows it no dropout here."""
+        times = _times_in_peft()
+        A, B = (scale_gradient(cast(Tensor, of[name].weight), 1 / times) for of in (self.lora_A, self.lora_B))
+        x = self._cast_input_dtype(x, A.dtype)
+        return F.linear(F.linear(x, A), B) * (self.scaling[name] * times)
 
     def get_delta_weight(self, adapter: str) -> Tensor:
         """Compute what merging adds to the weight."""

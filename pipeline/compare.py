@@ -79,8 +79,8 @@ def paired(
     if metric not in metrics:
         raise RecordError(unknown("metric", metric, metrics))
     clusters = [_field(a[item], cluster) for item in common] if cluster else None
-    scores = ({0: mean([_score(one[item], metric) for item in common])} for one in (b, a))
-    return metric, TaskRuns(metric, *scores, clusters=clusters)
+    theirs, ours = ({0: mean([_score(one[item], metric) for item in common])} for one in (a, b))
+    return metric, TaskRuns(metric, ours, theirs, clusters=clusters)
 
 
 def page(names: tuple[str, str], metric: str, runs: TaskRuns, found: Comparison, alone: int) -> str:

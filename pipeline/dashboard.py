@@ -37,12 +37,12 @@ def finished_jobs(plan: Plan) -> list[runs.Job]:
     for metrics in sorted(Path(plan.runs_folder).rglob(records.NAME)):
         if locks.is_held(metrics.parent):  # its record is about to be replaced
             continue
-        for job_type, file in runs.FILES.items():
+        for job_type, read in runs.READERS.items():
             try:
-                record = records.read(metrics.with_name(file), runs.SECTIONS[job_type])
+                record = read(metrics.parent)
             except RecordError:
                 continue
-            found.append(runs.Job(metrics.parent, job_type, record["run_info"]["config_hash"]))
+            found.append(runs.Job(metrics.parent, job_type, record.run_info.config_hash))
     return found
 
 

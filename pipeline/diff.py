@@ -12,7 +12,6 @@ import sys
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -22,6 +21,7 @@ from pipeline.comparison.paired import TaskRuns, compare, holm
 from pipeline.comparison.verdict import Comparison
 from pipeline.errors import RecordError
 from pipeline.results import records
+from pipeline.results.records import Machine, RunInfo
 
 CONFIDENCE = 0.95
 Cells = dict[str, dict[int, Path]]  # by the path without the seed
@@ -68,7 +68,7 @@ def cells(results: Path) -> Cells:
     found: Cells = defaultdict(dict)
     root = results / "runs"
     for file in sorted(root.rglob(records.EVALUATION)):
-        if runs.comparable(records.read(file.with_name(records.NAME))):
+        if runs.comparable(records.read(file.parent)):
             cell, _, seed = file.parent.relative_to(root).as_posix().rpartition("/seed=")
             found[cell][int(seed)] = file.parent
     if not found:
@@ -132,9 +132,7 @@ def _means(pair: TaskRuns, seeds: tuple[int, ...]) -> tuple[float, float]:
 
 def _configured(a: dict[int, Path], b: dict[int, Path]) -> bool:
     hashes = [
-        records.read(tree[seed] / records.NAME)["run_info"]["config_hash"]
-        for seed in a.keys() & b.keys()
-        for tree in (a, b)
+        records.read(tree[seed]).run_info.config_hash for seed in a.keys() & b.keys() for tree in (a, b)
     ]
     return all(one == other for one, other in zip(hashes[::2], hashes[1::2], strict=True))
 
@@ -149,22 +147,21 @@ def _line(one: Difference) -> list[str]:
 
 def _origin(tree: Cells) -> str:
     """Returns the commits and machines that a tree comes from."""
-    found = [
-        records.read(directory / records.NAME) for seeds in tree.values() for directory in seeds.values()
-    ]
-    commits = sorted({_commit(record["run_info"]) for record in found})
-    machines = sorted({_machine(record["meta_info"].get("machine", {})) for record in found})
+    found = [records.read(directory) for seeds in tree.values() for directory in seeds.values()]
+    commits = sorted({_commit(record.run_info) for record in found})
+    machines = sorted({_machine(record.meta_info.machine) for record in found})
     return f"{len(found)} runs, commit {', '.join(commits)}, on {'; '.join(machines)}"
 
 
-def _commit(run_info: dict[str, Any]) -> str:
-    commit = (run_info.get("git_commit") or "unknown")[:12]
-    return f"{commit} with changes" if run_info.get("git_dirty") else commit
+def _commit(info: RunInfo) -> str:
+    commit = (info.git_commit or "unknown")[:12]
+    return f"{commit} with changes" if info.git_dirty else commit
 
 
-def _machine(machine: dict[str, Any]) -> str:
-    gpus = machine.get("gpus") or []
-    return ", ".join([f"{machine.get('cores', '?')} cores ({machine.get('processor', 'unknown')})", *gpus])
+def _machine(machine: Machine | None) -> str:
+    if machine is None:
+        return "an unknown machine"
+    return ", ".join([f"{machine.cores or '?'} cores ({machine.processor})", *machine.gpus])
 
 
 @job

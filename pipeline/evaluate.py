@@ -10,7 +10,7 @@ import shlex
 import time
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -37,42 +37,41 @@ def _hydra_main(cfg: DictConfig) -> None:
     evaluate(run, run_directory(run), list(hydra_config.overrides.task))
 
 
-def evaluate(run: RunConfig, directory: Path, overrides: list[str]) -> dict[str, Any]:
+def evaluate(run: RunConfig, directory: Path, overrides: list[str]) -> records.EvaluationRecord:
     """Scores the run in a directory and returns its evaluation.
 
     Raises:
         RecordError: The run is not finished, has another configuration, or its weights are missing.
     """
-    record = records.read(directory / records.NAME)
-    if record["run_info"]["config_hash"] != files.fingerprint(run.identity()):
+    record = records.read(directory)
+    if record.run_info.config_hash != files.fingerprint(run.identity()):
         raise RecordError(
             f"{directory} was trained with another configuration: run `python -m pipeline.train "
             f"{shlex.join(overrides)}` first"
         )
     config_hash = files.fingerprint(run.evaluation_identity())
     command = shlex.join(["python", "-m", "pipeline.evaluate", *overrides])
-    trained = record["train_info"]
+    trained = record.train_info
     with tracked(run, directory, "evaluate", config_hash) as tracker:
         start = time.monotonic()
-        if trained["status"] == records.DONE:
+        if trained.done:
             info, meta = _score(run, directory)
         else:
-            info, meta = _without_scores(trained["status"], trained["problem"]), {}
-        info["wall_time_seconds"] = round(time.monotonic() - start, 3)
+            info, meta = (
+                records.Evaluation(status=trained.status, problem=trained.problem),
+                records.MetaInfo(),
+            )
+        info.wall_time_seconds = round(time.monotonic() - start, 3)
         from pipeline.results import provenance
 
-        evaluation = {
-            "run_info": provenance.run_info(run, config_hash, command),
-            "evaluation": info,
-            "meta_info": meta,
-        }
-        files.write_json(directory / records.EVALUATION, evaluation)
+        evaluation = records.EvaluationRecord(provenance.run_info(run, config_hash, command), info, meta)
+        records.write(directory, evaluation)
         tracker.conclude(evaluation)
     print(_summary(directory, info), flush=True)
     return evaluation
 
 
-def _score(run: RunConfig, directory: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def _score(run: RunConfig, directory: Path) -> tuple[records.Evaluation, records.MetaInfo]:
     """Scores a run, writes its predictions, and returns what to record and what it rests on."""
     import torch
 
@@ -95,17 +94,17 @@ def _score(run: RunConfig, directory: Path) -> tuple[dict[str, Any], dict[str, A
         except Exception as error:
             if not peak_memory.is_out_of_memory(error):
                 raise
-            info = _without_scores(records.OUT_OF_MEMORY, str(error).splitlines()[0])
+            problem = str(error).splitlines()[0]
+            info = records.Evaluation(status=records.OUT_OF_MEMORY, problem=problem)
             return info, provenance.meta_info(sources)
     files.write_table(directory / records.PREDICTIONS, result.predictions)
-    info = {
-        "status": records.DONE,
-        "problem": None,
-        "scores": result.scores,
-        "details": result.details,
-        "checkpoint": checkpoint,
-        "peak_memory_bytes": peak_memory.peak(),
-    }
+    info = records.Evaluation(
+        status=records.DONE,
+        scores=result.scores,
+        details=result.details,
+        checkpoint=checkpoint,
+        peak_memory_bytes=peak_memory.peak(),
+    )
     return info, provenance.meta_info(sources)
 
 
@@ -132,14 +131,10 @@ def _result(
         return kind.evaluate(run, sources, model, tokenizer, checkpoint)
 
 
-def _without_scores(status: str, problem: str) -> dict[str, Any]:
-    return {"status": status, "problem": problem, "scores": {}}
-
-
-def _summary(directory: Path, info: dict[str, Any]) -> str:
-    scores = ", ".join(f"{name} {value:.4f}" for name, value in info["scores"].items()) or info["status"]
+def _summary(directory: Path, info: records.Evaluation) -> str:
+    scores = ", ".join(f"{name} {value:.4f}" for name, value in info.scores.items()) or info.status
     name = str(directory).rsplit("/runs/", 1)[-1]
-    return f"{name}: evaluated in {info['wall_time_seconds']:.0f} s: {scores}"
+    return f"{name}: evaluated in {info.wall_time_seconds:.0f} s: {scores}"
 
 
 @job

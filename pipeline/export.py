@@ -113,8 +113,9 @@ def write(runs: pd.DataFrame, file: Path) -> None:
 
 
 def _row(directory: Path, root: Path) -> dict[str, Any]:
-    record = records.read(directory / records.NAME)
-    scored = records.read_evaluation(directory) if (directory / records.EVALUATION).exists() else {}
+    record = records.as_json(records.read(directory))
+    there = (directory / records.EVALUATION).exists()
+    scored = records.as_json(records.read_evaluation(directory)) if there else {}
     name = directory.relative_to(root)
     keys = dict(part.partition("=")[::2] for part in name.parts)
     others = {key: value for key, value in keys.items() if key not in PLACED}

@@ -32,18 +32,17 @@ def select(plan: Plan, search: str) -> dict[str, Any]:
     """
     rows = []
     for run in plan.runs_of(search):
-        info = records.read(Path(run.directory, records.NAME))["train_info"]
-        done = info["status"] == records.DONE
-        score = info["best"]["score"] if done else math.nan
+        info = records.read(run.directory).train_info
+        score = info.best.score if info.done and info.best else None
         rows.append(
             {
                 "model": run.model,
                 "method": run.method,
                 "rank": run.rank,
                 "lr": run.lr,
-                "score": score,
-                "goodness": METRICS[info["metric"]].sign * score,
-                "failed": not done,
+                "score": math.nan if score is None else score,
+                "goodness": math.nan if score is None else METRICS[info.metric].sign * score,
+                "failed": not info.done,
             }
         )
     goodness = {"mean": "mean", "worst": "min"}[plan.experiments[search].choice]

@@ -4,12 +4,14 @@
   python -m pipeline.status tables profile=paper             the paper's tables (or figures, rebuttal)
   python -m pipeline.status table2 --price-per-hour 1.80     one experiment and the search that it waits for
   python -m pipeline.status figure6 --json                   the same for programs
+  python -m pipeline.status search --grid                    its combinations, each with its score, the best marked
+  python -m pipeline.status --sweep task=mrpc rank=1,2,4     the same of a sweep by hand, in the words that started it
 
 A run is done (trained and, where its table needs it, scored), to score, running (a process holds its lock), diverged
 or out of memory (results, too), failed (it broke off with an error and left no record), interrupted (it has a
 checkpoint to go on from) or left. The time to go is the mean of finished runs of the same model, method and task,
 or else of the model and method, or else of the model; without any of these it is unknown. Making models and data,
-tables and memory estimates is not counted. `python -m pipeline.search status EXPERIMENT` shows the scores so far.
+tables and memory estimates is not counted. Who trains a run, Snakemake, a sweep or a search, does not matter.
 """
 
 import json
@@ -17,6 +19,7 @@ import math
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +32,9 @@ from pipeline.config.plan import Plan
 from pipeline.config.planner import plan_of_arguments
 from pipeline.config.targets import TARGETS, experiments_of
 from pipeline.errors import ConfigError, unknown
-from pipeline.results import records
-from pipeline.results.progress import FAILED, LEFT
-from pipeline.results.status import STATES, Line, RunStatus, Status
+from pipeline.results import grid, records
+from pipeline.results.progress import State
+from pipeline.results.status import Line, RunStatus, Status
 
 TOTAL = "all"
 
@@ -71,9 +74,9 @@ def table(plan: Plan, target: str | None = None, price: float | None = None, job
         ConfigError: There is no such target.
     """
     status, runs, total = _survey(plan, target)
-    shown = [state for state in STATES if total.states.get(state) or state in (records.DONE, LEFT)]
+    shown = [state for state in State if total.states.get(state) or state in (State.DONE, State.LEFT)]
     costs = ["cost", "cost to go"] if price is not None else []
-    columns = (*(STATES[state] for state in shown), "used", "to go", *costs, "made")
+    columns = (*(state.words for state in shown), "used", "to go", *costs, "made")
     result = experiments_table(plan, target, target or "experiment", columns)
 
     def add(name: str, line: Line, style: str | None = None) -> None:
@@ -113,7 +116,12 @@ def _survey(plan: Plan, target: str | None) -> tuple[Status, dict[str, list[RunS
 
 def _failed(runs: dict[str, list[RunStatus]]) -> dict[str, str | None]:
     """Returns why runs failed, by directory."""
-    return {one.run.directory: one.problem for found in runs.values() for one in found if one.state == FAILED}
+    return {
+        one.run.directory: one.problem
+        for found in runs.values()
+        for one in found
+        if one.state is State.FAILED
+    }
 
 
 def _caption(total: Line, runs: dict[str, list[RunStatus]], jobs: int) -> str:
@@ -144,7 +152,7 @@ def facts(plan: Plan, target: str | None, price: float | None, jobs: int) -> dic
     def described(line: Line) -> dict[str, Any]:
         cost = {"used": _cost(line.used, price), "to_go": _cost(line.to_go, price)}
         return {
-            "runs": {state: line.states.get(state, 0) for state in STATES},
+            "runs": {state: line.states.get(state, 0) for state in State},
             "used_seconds": line.used,
             "to_go_seconds": line.to_go,
             "runs_of_unknown_length": line.unknown,
@@ -236,10 +244,36 @@ def command_line_of(parser: ArgumentParser) -> tuple[Namespace, str | None, list
     return arguments, targets[0] if targets else None, [word for word in words if "=" in word]
 
 
+def _show_grid(arguments: Namespace, target: str | None, overrides: list[str]) -> None:
+    if arguments.sweep:
+        if target is not None:
+            raise ConfigError(f"--sweep takes overrides alone, not {target}")
+        title, runs = "Sweep", grid.sweep(overrides)
+    else:
+        plan = plan_of_arguments(overrides)
+        with_runs = [name for name, found in plan.grids.items() if found]
+        if target not in with_runs:
+            raise ConfigError(unknown("experiment with runs", str(target), with_runs))
+        title, runs = plan.experiments[target].title, plan.expected(target)
+    cells = grid.cells(runs)
+    if arguments.json:
+        print(json.dumps({"runs": grid.totals(cells), "cells": [asdict(cell) for cell in cells]}, indent=1))
+    else:
+        Console().print(grid.table(cells, title))
+
+
 @job
 def main() -> None:
     """Runs the command line."""
-    arguments, target, overrides = command_line_of(command_line("pipeline.status", __doc__))
+    parser = command_line("pipeline.status", __doc__)
+    parser.add_argument("--grid", action="store_true", help="the combinations of one experiment, with scores")
+    parser.add_argument(
+        "--sweep", action="store_true", help="of the runs that `pipeline.train -m` would train"
+    )
+    arguments, target, overrides = command_line_of(parser)
+    if arguments.sweep or arguments.grid:
+        _show_grid(arguments, target, overrides)
+        return
     plan, price = plan_of_arguments(overrides), arguments.price_per_hour
     if arguments.json:
         print(json.dumps(facts(plan, target, price, arguments.jobs), indent=1))

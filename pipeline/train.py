@@ -11,7 +11,6 @@ import shutil
 import time
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -34,26 +33,26 @@ def _hydra_main(cfg: DictConfig) -> float | None:
     return score(run, record)
 
 
-def score(run: RunConfig, record: dict[str, Any]) -> float | None:
+def score(run: RunConfig, record: records.Record) -> float | None:
     """Returns what a Hydra sweeper compares runs by: the best score, the worst of all for a run that failed."""
-    info = record["train_info"]
-    if info["status"] != records.DONE:
+    info = record.train_info
+    if not info.done:
         return -math.inf if run.greater_is_better else math.inf
-    return info["best"]["score"] if info["best"] else None
+    return info.best.score if info.best else None
 
 
-def train(run: RunConfig, directory: Path, overrides: list[str]) -> dict[str, Any]:
+def train(run: RunConfig, directory: Path, overrides: list[str]) -> records.Record:
     """Trains a run in its directory, unless it is done, and returns its record."""
     config_hash = files.fingerprint(run.identity())
     with locks.held(directory):
-        record = records.read_if_current(directory / records.NAME, config_hash)
+        record = records.read_if_current(directory, config_hash)
         if record is None:
             return _train(run, directory, config_hash, overrides)
     print(f"{directory}: already done", flush=True)
     return record
 
 
-def _train(run: RunConfig, directory: Path, config_hash: str, overrides: list[str]) -> dict[str, Any]:
+def _train(run: RunConfig, directory: Path, config_hash: str, overrides: list[str]) -> records.Record:
     from pipeline.training import gpus
     from pipeline.training.fit import CHECKPOINTS
 
@@ -62,11 +61,11 @@ def _train(run: RunConfig, directory: Path, config_hash: str, overrides: list[st
     with gpus.reserved(run.profile.gpus):
         record = compute(run, directory, config_hash, command)
     shutil.rmtree(directory / CHECKPOINTS, ignore_errors=True)
-    print(_summary(directory, run, record["train_info"]), flush=True)
+    print(_summary(directory, run, record.train_info), flush=True)
     return record
 
 
-def _compute(run: RunConfig, directory: Path, config_hash: str, command: str) -> dict[str, Any]:
+def _compute(run: RunConfig, directory: Path, config_hash: str, command: str) -> records.Record:
     """Trains a run in this process and writes its record; of several processes, the first one writes."""
     from pipeline.results import provenance
     from pipeline.tracking.live import tracked
@@ -80,23 +79,23 @@ def _compute(run: RunConfig, directory: Path, config_hash: str, command: str) ->
     with tracked(run, directory, "train", config_hash) if group.is_first() else nullcontext() as tracker:
         start = time.monotonic()
         result = fit(run, directory, config_hash, tracker)
-        result.info["wall_time_seconds"] = round(time.monotonic() - start, 3)
-        record = {
-            "run_info": provenance.run_info(run, config_hash, command),
-            "train_info": result.info,
-            "meta_info": provenance.meta_info(result.sources),
-        }
-        alone = result.info["status"] == records.OUT_OF_MEMORY  # the other processes do not know
+        result.info.wall_time_seconds = round(time.monotonic() - start, 3)
+        record = records.Record(
+            run_info=provenance.run_info(run, config_hash, command),
+            train_info=result.info,
+            meta_info=provenance.meta_info(result.sources),
+        )
+        alone = result.info.status == records.OUT_OF_MEMORY  # the other processes do not know
         if group.is_first() or alone:
-            files.write_json(directory / records.NAME, record)
+            records.write(directory, record)
         if tracker is not None:
             tracker.conclude(record)
     if alone and group.size() > 1:
-        raise ProcessError(result.info["problem"])  # which ends the others
+        raise ProcessError(str(result.info.problem))  # which ends the others
     return record
 
 
-def _compute_together(run: RunConfig, directory: Path, config_hash: str, command: str) -> dict[str, Any]:
+def _compute_together(run: RunConfig, directory: Path, config_hash: str, command: str) -> records.Record:
     """Trains a run in several processes."""
     from pipeline.training import checkpoints
     from pipeline.training.distributed.launch import launch
@@ -109,17 +108,17 @@ def _compute_together(run: RunConfig, directory: Path, config_hash: str, command
         start = checkpoints.start(directory / CHECKPOINTS / config_hash)
         raise Interrupted(f"interrupted; the same command goes on from {start}") from None
     except ProcessError:
-        record = records.read_if_current(directory / records.NAME, config_hash)
+        record = records.read_if_current(directory, config_hash)
         if record is None:
             raise
         return record
 
 
-def _summary(directory: Path, run: RunConfig, info: dict[str, Any]) -> str:
-    best = info["best"]
-    result = f"{run.task.metric} {best['score']:.4f} at step {best['step']}" if best else info["status"]
+def _summary(directory: Path, run: RunConfig, info: records.TrainInfo) -> str:
+    best = info.best
+    result = f"{run.task.metric} {best.score:.4f} at step {best.step}" if best else info.status
     name = str(directory).rsplit("/runs/", 1)[-1]
-    return f"{name}: {result}, {info['wall_time_seconds']:.0f} s"
+    return f"{name}: {result}, {info.wall_time_seconds:.0f} s"
 
 
 @job

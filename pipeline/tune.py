@@ -20,11 +20,11 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, Trial, TrialState
 from rich.table import Table
 
+from pipeline import files
 from pipeline.config.compose import compose_run
 from pipeline.config.paths import run_dir, run_subdir, spell
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.results import records
-from pipeline.results.progress import FAILED, Progress, progress
+from pipeline.results.progress import Progress, State, progress
 
 TRAIN = (sys.executable, "-m", "pipeline.worker", "run", "pipeline.train")
 PAUSE = 0.3  # seconds between two looks at the runs' checkpoints
@@ -123,7 +123,7 @@ class _Run:
         self.overrides = [*fixed, *(f"{key}={_spelled(value)}" for key, value in trial.params.items())]
         run, cfg = compose_run(self.overrides)
         self.metric = run.task.metric
-        self.identity = run.identity()
+        self.config_hash = files.fingerprint(run.identity())
         self.directory = Path(run_dir(cfg))
         self.log = Path(run.profile.results, "logs", f"{run_subdir(cfg).removeprefix('runs/')}.log")
         self.process: subprocess.Popen[Any] | None = None
@@ -134,10 +134,10 @@ class _Run:
     def ended(self) -> bool:
         """Says whether the run has come to its end, or is stopped now."""
         exited = self.process is not None and self.process.poll() is not None
-        found = progress(self.directory, self.identity)
+        found = progress(self.directory, self.config_hash)
         self._report(found)
-        if found.state in (records.DONE, FAILED):
-            self.outcome, self.best = found.state, found.best(self.metric)
+        if found.state.ended:
+            self.outcome, self.best = found.state.words, found.best(self.metric)
             return exited or self.process is None
         if exited:
             raise PipelineError(f"{self.directory}: {self._complaint()}")
@@ -158,7 +158,7 @@ class _Run:
         """Tells the outcome: to the sampler, what was stopped or failed is worse than all that was not."""
         self.trial.set_user_attr("outcome", self.outcome)
         self.trial.set_user_attr("directory", str(self.directory))
-        if self.outcome == records.DONE and self.best is not None:
+        if self.outcome == State.DONE and self.best is not None:
             study.tell(self.trial, self.best)
         else:
             study.tell(self.trial, state=TrialState.PRUNED)

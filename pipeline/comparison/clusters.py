@@ -7,16 +7,17 @@ be scored again for it.
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from tokenizers import Tokenizer
 
+from pipeline.results.records import Record
+
 TOKENIZER = "tokenizer.json"
 
 
-def of_sentences(record: dict[str, Any], predictions: pd.DataFrame) -> list[str] | None:
+def of_sentences(record: Record, predictions: pd.DataFrame) -> list[str] | None:
     """Returns a label for each row of a classification run's predictions, the same for those of one sentence.
 
     Args:
@@ -26,11 +27,11 @@ def of_sentences(record: dict[str, Any], predictions: pd.DataFrame) -> list[str]
     Returns:
         None where the data or the tokenizer is not at hand any more, or is another than the run's.
     """
-    config, sources = record["run_info"]["config"], record["meta_info"]
-    task = config["task"]
-    data, model = (sources.get(kind, {}).get("path") for kind in ("data", "model"))
+    config, meta = record.run_info.config, record.meta_info
+    data, model = (source.path if source else None for source in (meta.data, meta.model))
     if data is None or model is None or not Path(model, TOKENIZER).is_file():
         return None
+    task = config["task"]
     columns, found = tuple(task["classification"]["text_columns"]), []
     for split, rows in predictions.groupby("split", sort=False):
         folder = Path(data, task["subset"] or ".")

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +12,7 @@ from pipeline.comparison.outcomes import METRICS, Outcomes, bleu, mean
 from pipeline.comparison.paired import TaskRuns
 from pipeline.errors import RecordError
 from pipeline.results import records
+from pipeline.results.records import Record
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,11 @@ def read(directory: str | Path) -> Run:
     Raises:
         RecordError: Its record, evaluation or predictions are missing or damaged, or no verdict reads such a task.
     """
-    status = records.read_evaluation(directory)["evaluation"]["status"]
-    if status != records.DONE:
-        return Run(status)
-    record = records.read(Path(directory, records.NAME))
-    kind = record["run_info"]["config"]["task"]["kind"]
+    evaluation = records.read_evaluation(directory).evaluation
+    if not evaluation.done:
+        return Run(evaluation.status)
+    record = records.read(directory)
+    kind = record.run_info.config["task"]["kind"]
     file = Path(directory, records.PREDICTIONS)
     try:
         return READERS[kind](record, pd.read_parquet(file))
@@ -60,9 +60,9 @@ def read(directory: str | Path) -> Run:
         ) from error
 
 
-def comparable(record: dict[str, Any]) -> bool:
+def comparable(record: Record) -> bool:
     """Returns whether verdicts read the predictions of such a run: those with a score for each example."""
-    task = record["run_info"]["config"]["task"]
+    task = record.run_info.config["task"]
     return task["kind"] != "instructions" or bool(task["scoring"]["benchmark"])
 
 
@@ -101,8 +101,8 @@ def _counts(run: Run) -> bool:
     return run.status in (records.DONE, records.DIVERGED)
 
 
-def _classification(record: dict[str, Any], predictions: pd.DataFrame) -> Run:
-    metric = METRICS[record["train_info"]["metric"]]
+def _classification(record: Record, predictions: pd.DataFrame) -> Run:
+    metric = METRICS[record.train_info.metric]
     labels = predictions.label
     most_common = np.full(len(labels), labels.mode().iloc[0])
     groups = predictions.split.tolist() if predictions.split.nunique() > 1 else None
@@ -115,14 +115,14 @@ def _classification(record: dict[str, Any], predictions: pd.DataFrame) -> Run:
     )
 
 
-def _translation(_record: dict[str, Any], predictions: pd.DataFrame) -> Run:
+def _translation(_record: Record, predictions: pd.DataFrame) -> Run:
     first = predictions[predictions.split == predictions.split.iloc[0]]
     references, sources = first.reference.tolist(), first.source.tolist()
     nothing = bleu([""] * len(first), references)
     return Run(records.DONE, bleu(first.prediction.tolist(), references), nothing, clusters=sources)
 
 
-def _instructions(_record: dict[str, Any], predictions: pd.DataFrame) -> Run:
+def _instructions(_record: Record, predictions: pd.DataFrame) -> Run:
     """MMLU's score is a mean over subjects, which are drawn as a whole."""
     by_subject = predictions.assign(
         hit=predictions.prediction == predictions.answer,
@@ -134,7 +134,7 @@ def _instructions(_record: dict[str, Any], predictions: pd.DataFrame) -> Run:
 
 
 # By the kind of the task.
-READERS: dict[str, Callable[[dict[str, Any], pd.DataFrame], Run]] = {
+READERS: dict[str, Callable[[Record, pd.DataFrame], Run]] = {
     "classification": _classification,
     "translation": _translation,
     "instructions": _instructions,

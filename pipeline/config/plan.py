@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline import files
 from pipeline.config.experiment import Bar, Experiment, Plot, Setting, Statistics
-from pipeline.config.paths import EVALUATION, RECORD, spell
+from pipeline.config.paths import EVALUATION, RECORD, spell, subdir, unplaced
 from pipeline.config.profile import Profile
 from pipeline.errors import ConfigError, RecordError
 
@@ -24,42 +24,92 @@ class PlannedRun:
     """One run to do.
 
     Attributes:
-        directory: Where it lives, relative to the working directory.
+        identity: What determines its weights, `RunConfig.identity()`; Snakemake trains it again when it changes.
+        scoring: What determines its scores besides, of its task.
         overrides: What to put after `python -m pipeline.train`.
-        identity: What determines its weights, as JSON; Snakemake trains it again when it changes.
-        evaluation_identity: What determines its scores besides, as JSON.
-        repositories: The hub repositories that training reads, as `models/<id>` and `datasets/<id>`.
-        benchmarks: Those that only scoring reads.
-        model, method, task, seed, rank, lr: To find it in a table.
         axes: The values of the experiment's axes, or of its setting, whose label is `setting`.
+        results: The profile's folder of results.
     """
 
-    directory: str
+    identity: dict[str, Any]
+    scoring: dict[str, Any]
     overrides: list[str]
-    identity: str
-    evaluation_identity: str
-    repositories: list[str]
-    benchmarks: list[str]
-    model: str
-    method: str
-    task: str
-    seed: int
-    rank: int | None
-    lr: float | None
     axes: dict[str, str]
+    results: str
+
+    @cached_property
+    def directory(self) -> str:
+        """Where it lives, relative to the working directory."""
+        about = (self.model, self.method, self.task, self.rank, self.lr)
+        return f"{self.results}/{subdir(*about, unplaced(self.overrides), self.seed)}"
+
+    @property
+    def evaluation_identity(self) -> dict[str, Any]:
+        """What determines its scores, `RunConfig.evaluation_identity()`."""
+        return {"run": self.identity, "scoring": self.scoring}
+
+    @property
+    def config_hash(self) -> str:
+        """What its record is marked with."""
+        return files.fingerprint(self.identity)
+
+    @property
+    def evaluation_hash(self) -> str:
+        """What its evaluation is marked with."""
+        return files.fingerprint(self.evaluation_identity)
+
+    @property
+    def model(self) -> str:
+        """The name of its model."""
+        return str(self.identity["model"]["name"])
+
+    @property
+    def method(self) -> str:
+        """The name of its method."""
+        return str(self.identity["method"]["name"])
+
+    @property
+    def task(self) -> str:
+        """The name of its task."""
+        return str(self.identity["task"]["name"])
+
+    @property
+    def seed(self) -> int:
+        """Its seed."""
+        return int(self.identity["seed"])
+
+    @property
+    def rank(self) -> int | None:
+        """The rank of its adapters, if it has any."""
+        rank: int | None = self.identity["rank"]
+        return rank
+
+    @property
+    def lr(self) -> float | None:
+        """Its learning rate, if it trains."""
+        lr: float | None = self.identity["lr"]
+        return lr
+
+    @property
+    def repositories(self) -> list[str]:
+        """The hub repositories that training reads, as `models/<id>` and `datasets/<id>`."""
+        return [
+            f"models/{self.identity['model']['repository']}",
+            f"datasets/{self.identity['task']['repository']}",
+        ]
+
+    @property
+    def benchmarks(self) -> list[str]:
+        """Those that only scoring reads."""
+        benchmark = self.scoring["benchmark"]
+        return [f"datasets/{benchmark['repository']}"] if benchmark else []
 
     def with_lr(self, lr: float, tuned_by: str) -> "PlannedRun":
         """Returns the run with the learning rate that a search has chosen."""
-        old, new = f"/lr={spell(self.lr)}/", f"/lr={spell(lr)}/"
-        identity, evaluation_identity = json.loads(self.identity), json.loads(self.evaluation_identity)
-        identity["lr"] = evaluation_identity["run"]["lr"] = float(lr)
         return replace(
             self,
-            directory=self.directory.replace(old, new),
+            identity={**self.identity, "lr": float(lr)},
             overrides=[*self.overrides, f"lr={spell(lr)}", f"tuned_by={tuned_by}"],
-            identity=json.dumps(identity, sort_keys=True),
-            evaluation_identity=json.dumps(evaluation_identity, sort_keys=True),
-            lr=lr,
         )
 
 

@@ -20,7 +20,7 @@ from pipeline.config import precision
 from pipeline.config.compose import CONF, compose_experiments, compose_run, problems
 from pipeline.config.experiment import Experiment
 from pipeline.config.mirror import read_config
-from pipeline.config.paths import paper_alpha, spell, split, subdir, unplaced
+from pipeline.config.paths import paper_alpha, spell, split
 from pipeline.config.plan import Plan, PlannedRun
 from pipeline.config.profile import Profile
 from pipeline.config.schema import Method, Model, RunConfig, Task
@@ -155,7 +155,9 @@ def _grid(
             wanted = _seeds_of(experiment, task, method) or profile.seeds
             for seed in wanted[:1] if deterministic else wanted:
                 run.seed = seed
-                yield _planned(run, [*overrides, f"seed={seed}"], axes), run
+                scoring = asdict(run.task.scoring)
+                overridden = [*overrides, f"seed={seed}"]
+                yield PlannedRun(run.identity(), scoring, overridden, axes, profile.results), run
 
 
 def _seeds_of(experiment: Experiment, task: str, method: str) -> list[int] | None:
@@ -207,38 +209,6 @@ def _combinations(experiment: Experiment, method: str) -> list[dict[str, str]]:
         {key: spell(value) for key, value in zip(tried, values, strict=True)}
         for values in product(*tried.values())
     ]
-
-
-def _planned(run: RunConfig, overrides: list[str], axes: dict[str, str]) -> PlannedRun:
-    benchmark = run.task.scoring.benchmark
-    return PlannedRun(
-        directory="/".join(
-            [
-                run.profile.results,
-                subdir(
-                    run.model.name,
-                    run.method.name,
-                    run.task.name,
-                    run.rank,
-                    run.lr,
-                    unplaced(overrides),
-                    run.seed,
-                ),
-            ]
-        ),
-        overrides=overrides,
-        identity=json.dumps(run.identity(), sort_keys=True),
-        evaluation_identity=json.dumps(run.evaluation_identity(), sort_keys=True),
-        repositories=[f"models/{run.model.repository}", f"datasets/{run.task.repository}"],
-        benchmarks=[f"datasets/{benchmark.repository}"] if benchmark else [],
-        model=run.model.name,
-        method=run.method.name,
-        task=run.task.name,
-        seed=run.seed,
-        rank=run.rank,
-        lr=run.lr,
-        axes=axes,
-    )
 
 
 def _mirror(profile: Profile) -> dict[str, str]:

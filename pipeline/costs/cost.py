@@ -115,8 +115,7 @@ def planned_cost(run: PlannedRun, profile: Profile) -> Cost:
     Raises:
         AssetError: As for `cost_of`.
     """
-    described = json.loads(run.evaluation_identity)
-    return cost_of_identity(described["run"], described["scoring"], profile)
+    return cost_of_identity(run.identity, run.scoring, profile)
 
 
 def cost_of_identity(run: Mapping[str, Any], scoring: Mapping[str, Any], profile: Profile) -> Cost:

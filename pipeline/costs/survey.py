@@ -15,7 +15,7 @@ from tqdm import tqdm
 from pipeline import files, status
 from pipeline.config.plan import Plan, PlannedRun
 from pipeline.costs.cards import Gpu
-from pipeline.costs.cost import Cost, cached_file, cost_of_identity, measured
+from pipeline.costs.cost import Cost, cached_file, measured, planned_cost
 from pipeline.costs.downloads import Download, download
 from pipeline.costs.shapes import Shape, shape_of
 
@@ -165,7 +165,7 @@ class Survey:
         parameters: dict[str, int] = {}
         for one in self.runs:
             model, data = one.run.repositories
-            task = json.loads(one.run.identity)["task"]
+            task = one.run.identity["task"]
             subsets.setdefault(model, set())
             subsets.setdefault(data, set()).add(task["subset"] or "default")
             parameters[model] = measured(one.shape, self.plan.profile.cache).parameters
@@ -178,8 +178,8 @@ class Survey:
 
     def _costs(self, runs: Iterable[PlannedRun]) -> dict[str, tuple[Cost, Shape]]:
         profile = self.plan.profile
-        described = {_key(run): json.loads(run.evaluation_identity) for run in runs}
-        shapes = {key: shape_of(found["run"], found["scoring"], profile) for key, found in described.items()}
+        distinct = {_key(run): run for run in runs}
+        shapes = {key: shape_of(run.identity, run.scoring, profile) for key, run in distinct.items()}
         new = [
             shape
             for shape in dict.fromkeys(shapes.values())
@@ -187,10 +187,7 @@ class Survey:
         ]
         if new:
             self._estimate(new)
-        return {
-            key: (cost_of_identity(found["run"], found["scoring"], profile), shapes[key])
-            for key, found in described.items()
-        }
+        return {key: (planned_cost(run, profile), shapes[key]) for key, run in distinct.items()}
 
     def _estimate(self, shapes: list[Shape]) -> None:
         """Estimates shapes, and leaves the estimates on the disk; those of a model and method share recordings."""
@@ -254,6 +251,5 @@ def _remedy_file(shape: Shape, memory: int, folder: str) -> Path:
 
 def _key(run: PlannedRun) -> str:
     """Returns what a run's cost follows from, as JSON."""
-    described = json.loads(run.evaluation_identity)
-    kept = {key: value for key, value in described["run"].items() if key not in WITHOUT_COST}
-    return json.dumps([kept, described["scoring"]], sort_keys=True)
+    kept = {key: value for key, value in run.identity.items() if key not in WITHOUT_COST}
+    return json.dumps([kept, run.scoring], sort_keys=True)

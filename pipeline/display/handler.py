@@ -6,7 +6,6 @@ show Snakemake's own lines. Where the handler itself fails, Snakemake's takes it
 """
 
 import atexit
-import json
 import logging
 import threading
 import time
@@ -184,7 +183,7 @@ class Display(logging.Handler):
         for rule, wildcards in self._cut:
             if rule == "train":
                 run = self._plan.run(wildcards["run"])
-                step = progress(Path(run.directory), json.loads(run.identity)).step
+                step = progress(Path(run.directory), run.config_hash).step
                 steps.append(f"step {step}" if step else "the start")
         assert self._tally is not None
         total = self._tally.total()

@@ -5,14 +5,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 from pipeline.config.metrics import METRICS
 from pipeline.config.plan import Plan, PlannedRun
 from pipeline.errors import RecordError
 from pipeline.results import records
+from pipeline.results.records import Ended, Evaluation, TrainInfo
 
-PARTS = {"train": (records.NAME, "train_info"), "evaluate": (records.EVALUATION, "evaluation")}  # by rule
+PARTS = {"train": records.NAME, "evaluate": records.EVALUATION}  # what a rule writes
 OTHERS = {
     "repository": "Models and data",
     "memory": "Memory estimates",
@@ -67,9 +67,9 @@ class Tally:
         self._runs = {name: plan.expected(name) for name in self.experiments}
         finished = {run.directory: run for runs in self._runs.values() for run in runs}
         for run in finished.values():
-            for part, (name, section) in PARTS.items():
+            for part, name in PARTS.items():
                 if self._is_there(f"{run.directory}/{name}"):
-                    self._learn(run, part, read(run, name, section))
+                    self._learn(run, part, read(run, part))
 
     def start(self, rule: str, wildcards: dict[str, str]) -> None:
         """Notes that a job begins: what it makes is not there, or no longer good."""
@@ -90,7 +90,7 @@ class Tally:
         self._pending.discard(file)
         self._there[file] = True
         run = self._plan.run(wildcards["run"])
-        info = read(run, *PARTS[rule])
+        info = read(run, rule)
         self._learn(run, rule, info)
         return f"{named(run)}: {outcome(info)}"
 
@@ -133,7 +133,7 @@ class Tally:
         return Line("All runs", len(runs) - len(left), len(runs), "runs", self._to_go(self.experiments))
 
     def _file(self, rule: str, run: str) -> str:
-        return f"{self._plan.runs_folder}/{run}/{PARTS[rule][0]}"
+        return f"{self._plan.runs_folder}/{run}/{PARTS[rule]}"
 
     def _is_there(self, file: str) -> bool:
         if file not in self._there:
@@ -143,7 +143,7 @@ class Tally:
     def _left(self, run: PlannedRun, experiment: str) -> Iterator[str]:
         """Yields what is yet to do of a run, as rules."""
         for part in PARTS if self._plan.experiments[experiment].evaluated else ["train"]:
-            if not self._is_there(f"{run.directory}/{PARTS[part][0]}"):
+            if not self._is_there(f"{run.directory}/{PARTS[part]}"):
                 yield part
 
     def _to_go(self, experiments: list[str]) -> float | None:
@@ -161,22 +161,24 @@ class Tally:
             total += median(known) if known else 0.0  # scoring is short beside training
         return total / self._at_a_time
 
-    def _learn(self, run: PlannedRun, part: str, info: dict[str, Any]) -> None:
-        if info.get("status") == records.DONE and "wall_time_seconds" in info:
+    def _learn(self, run: PlannedRun, part: str, info: Ended | None) -> None:
+        if info is not None and info.done:
             for key in _keys(part, run):
-                self._times[key].append(info["wall_time_seconds"])
+                self._times[key].append(info.wall_time_seconds)
 
 
 def _keys(part: str, run: PlannedRun) -> list[tuple[str, ...]]:
     return [(part, run.model, run.method, run.task), (part, run.model, run.method), (part, run.model)]
 
 
-def read(run: PlannedRun, name: str, section: str) -> dict[str, Any]:
-    """Reads what a run came to; nothing where its record cannot be read, which its table will complain about."""
+def read(run: PlannedRun, rule: str) -> Ended | None:
+    """Reads what a run came to; None where its record cannot be read, which its table will complain about."""
     try:
-        return records.read(Path(run.directory, name), [section])[section]
+        if rule == "train":
+            return records.read(run.directory).train_info
+        return records.read_evaluation(run.directory).evaluation
     except RecordError:
-        return {}
+        return None
 
 
 def named(run: PlannedRun) -> str:
@@ -185,21 +187,21 @@ def named(run: PlannedRun) -> str:
     return " ".join([run.model, run.method, run.task, *axes, f"seed {run.seed}"])
 
 
-def outcome(info: dict[str, Any]) -> str:
+def outcome(info: Ended | None) -> str:
     """Returns what a run's training or scoring came to: accuracy 84.8, 31 s."""
-    seconds = f"{info.get('wall_time_seconds', 0):.0f} s"
-    if info.get("status") != records.DONE:
-        return f"{str(info.get('status', 'no record')).replace('_', ' ')}, {seconds}"
-    if "scores" in info:
-        scores = info["scores"]
-        factor = 1 if {"bleu", "rouge_l"} & scores.keys() else 100
-        shown = [f"{_words(name)} {factor * value:.1f}" for name, value in scores.items()]
+    if info is None:
+        return "no record"
+    seconds = f"{info.wall_time_seconds:.0f} s"
+    if not info.done:
+        return f"{info.status.replace('_', ' ')}, {seconds}"
+    if isinstance(info, Evaluation):
+        factor = 1 if {"bleu", "rouge_l"} & info.scores.keys() else 100
+        shown = [f"{_words(name)} {factor * value:.1f}" for name, value in info.scores.items()]
         return f"scored, {', '.join([*shown[:3], seconds])}"
-    best, metric = info.get("best"), info.get("metric", "")
-    if not best:
+    if not isinstance(info, TrainInfo) or info.best is None or info.best.score is None:
         return seconds
-    known = METRICS[metric]
-    return f"{_words(metric)} {known.points(best['score']):.{known.digits}f}, {seconds}"
+    known = METRICS[info.metric]
+    return f"{_words(info.metric)} {known.points(info.best.score):.{known.digits}f}, {seconds}"
 
 
 def _words(metric: str) -> str:

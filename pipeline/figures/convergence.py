@@ -28,12 +28,10 @@ def numbers(plan: Plan, name: str) -> pd.DataFrame:
     rows = []
     for run in trained.read(plan, name).itertuples():
         info = run.info
-        seconds = {entry["step"]: entry["seconds"] for entry in info["training_seconds"]}
+        seconds = {entry.step: entry.seconds for entry in info.training_seconds}
         curves = {
-            "loss": [(entry["step"], entry["loss"]) for entry in info["losses"]],
-            "score": [
-                (entry["step"], METRICS[run.metric].points(entry["score"])) for entry in info["evaluations"]
-            ],
+            "loss": [(entry.step, entry.loss) for entry in info.losses],
+            "score": [(entry.step, METRICS[run.metric].points(entry.score)) for entry in info.evaluations],
         }
         about = {key: getattr(run, key) for key in ("model", "task", "metric", "method", "seed")}
         for quantity, points in curves.items():

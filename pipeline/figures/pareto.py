@@ -79,17 +79,17 @@ def draw(plan: Plan, name: str) -> Figure:
 
 
 def _run(plan: Plan, path: Path) -> dict[str, Any] | None:
-    record = records.read(path)
-    config, info = record["run_info"]["config"], record["train_info"]
-    score, memory = trained.score(info), info.get("step_memory_bytes")
+    record = records.read(path.parent)
+    run, info = record.run_info, record.train_info
+    score, memory = trained.score(info), info.step_memory_bytes
     if score is None or memory is None:
         return None
     return {
-        "kind": config["task"]["kind"],
-        "task": config["task"]["name"],
-        "metric": info["metric"],
-        "model": config["model"]["name"],
-        "method": config["method"]["name"],
+        "kind": run.config["task"]["kind"],
+        "task": run.task,
+        "metric": info.metric,
+        "model": run.model,
+        "method": run.method,
         "setting": str(path.parent.parent.relative_to(plan.runs_folder)),
         "score": score,
         "memory_mib": memory / MIB,

@@ -6,11 +6,10 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.config.metrics import METRICS
 from pipeline.config.paths import spell
 from pipeline.config.plan import Plan
-from pipeline.errors import RecordError
 from pipeline.results import records
+from pipeline.tables import trained
 from pipeline.tables.table import Cell, Row, Table
 
 COLUMNS = ["model", "method", "task", "rank", "lr", "seed", "status", "metric", "best", "seconds"]
@@ -28,57 +27,47 @@ def read(plan: Plan) -> pd.DataFrame:
     Raises:
         RecordError: A record is damaged.
     """
-    found = [path for name in plan.wanted() if (path := Path(name, records.NAME)).is_file()]
+    found = [Path(name) for name in plan.wanted() if Path(name, records.NAME).is_file()]
     columns = [*COLUMNS, "command", "commit", "dirty", "config", "environment", "materials", "stand_ins"]
-    return pd.DataFrame([_row(path) for path in found], columns=columns)
+    return pd.DataFrame([_row(directory) for directory in found], columns=columns)
 
 
-def _row(path: Path) -> dict[str, Any]:
-    record = records.read(path)
-    run, info, meta = (record[section] for section in records.SECTIONS)
-    config = run["config"]
-    try:
-        sources = [meta[kind] for kind in ("model", "data")]
-        best = info["best"] and METRICS[info["metric"]].points(info["best"]["score"])
-        return {
-            **{kind: config[kind]["name"] for kind in ("model", "method", "task")},
-            **{key: config[key] for key in ("rank", "lr", "seed")},
-            "status": info["status"],
-            "metric": info["metric"],
-            "best": best,
-            "seconds": info["wall_time_seconds"],
-            "command": run["command"],
-            "commit": run["git_commit"] or "",
-            "dirty": run["git_dirty"],
-            "config": json.dumps(config, sort_keys=True),
-            "environment": _environment(meta),
-            "materials": "; ".join(f"{source['repository']} {_revision(source)}" for source in sources),
-            "stand_ins": [
-                text for source in [*sources, *_benchmark(path)] if (text := source["about"].get("stand_in"))
-            ],
-        }
-    except (KeyError, TypeError) as error:
-        raise RecordError(f"{path} has no {error}: delete it and run again to redo this one run") from error
+def _row(directory: Path) -> dict[str, Any]:
+    record = records.read(directory)
+    run, info, meta = record.run_info, record.train_info, record.meta_info
+    return {
+        **{"model": run.model, "method": run.method, "task": run.task},
+        **{key: run.config[key] for key in ("rank", "lr", "seed")},
+        "status": info.status,
+        "metric": info.metric,
+        "best": trained.score(info),
+        "seconds": info.wall_time_seconds,
+        "command": run.command,
+        "commit": run.git_commit or "",
+        "dirty": run.git_dirty,
+        "config": json.dumps(run.config, sort_keys=True),
+        "environment": _environment(meta),
+        "materials": "; ".join(f"{material.repository} {material.read}" for material in meta.materials),
+        "stand_ins": [
+            material.stand_in for material in [*meta.materials, *_benchmark(directory)] if material.stand_in
+        ],
+    }
 
 
-def _benchmark(path: Path) -> list[dict[str, Any]]:
+def _benchmark(directory: Path) -> list[records.Material]:
     """Returns what the run was scored on besides its own data, if it was."""
-    if not path.with_name(records.EVALUATION).is_file():
+    if not Path(directory, records.EVALUATION).is_file():
         return []
-    meta = records.read_evaluation(path.parent)["meta_info"]
-    return [meta["benchmark"]] if "benchmark" in meta else []
+    benchmark = records.read_evaluation(directory).meta_info.benchmark
+    return [benchmark] if benchmark else []
 
 
-def _environment(meta: dict[str, Any]) -> str:
-    machine, packages = meta["machine"], meta["packages"]
-    parts = [f"{name} {version}" for name, version in packages.items() if version]
-    hardware = machine["gpus"] or [f"{machine['processor']}, {machine['cores']} cores, no GPU"]
-    return ", ".join([f"Python {machine['python']}", *parts, machine["platform"], *hardware])
-
-
-def _revision(source: dict[str, Any]) -> str:
-    """Returns what says which files were read: a commit of the hub, or a version of the mirror's contents."""
-    return source.get("commit") or source.get("version") or source.get("revision") or "of no known revision"
+def _environment(meta: records.MetaInfo) -> str:
+    parts = [f"{name} {version}" for name, version in meta.packages.items() if version]
+    if (machine := meta.machine) is None:
+        return ", ".join(parts)
+    hardware = machine.gpus or [f"{machine.processor}, {machine.cores} cores, no GPU"]
+    return ", ".join([f"Python {machine.python}", *parts, machine.platform, *hardware])
 
 
 def table(runs: pd.DataFrame) -> Table:

@@ -1,20 +1,38 @@
-"""How far a run is, read from its directory without disturbing it: done, failed, running, interrupted or left."""
+"""How far a run is, read from its directory without disturbing it."""
 
 import json
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from pipeline import files
 from pipeline.config.metrics import METRICS
 from pipeline.results import locks, records
 
-FAILED = "failed"  # with a record: the loss diverged or memory ran out
-RUNNING = "running"
-INTERRUPTED = "interrupted"
-LEFT = "left"
-STATES = (records.DONE, RUNNING, FAILED, INTERRUPTED, LEFT)
 CHECKPOINTS = "checkpoints"  # pipeline.training.fit.CHECKPOINTS, without importing torch
+
+
+class State(StrEnum):
+    """How far a run is: a record says the first, third and fourth; FAILED is one that broke off without a record."""
+
+    DONE = records.DONE
+    TO_SCORE = "to_score"
+    RUNNING = "running"
+    DIVERGED = records.DIVERGED
+    OUT_OF_MEMORY = records.OUT_OF_MEMORY
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+    LEFT = "left"
+
+    @property
+    def words(self) -> str:
+        """How people say it."""
+        return self.replace("_", " ")
+
+    @property
+    def ended(self) -> bool:
+        """Whether there is a record; divergence and lack of memory are results, too."""
+        return self in (State.DONE, State.DIVERGED, State.OUT_OF_MEMORY)
 
 
 @dataclass
@@ -22,20 +40,18 @@ class Progress:
     """What there is of a run.
 
     Attributes:
-        state: One of `STATES`.
+        state: How far it is, as far as its directory says: FAILED and TO_SCORE take more than that.
         scores: Step to score of each evaluation so far.
         steps: How many there will be; None where that is not known.
-        problem: Why it failed.
-        status: What its record says, where there is one: `done`, `diverged` or `out_of_memory`.
+        problem: Why it diverged or ran out of memory.
         seconds: How long it took, where there is a record.
         step: The step that it can go on from; all of them where there is a record.
     """
 
-    state: str
+    state: State
     scores: dict[int, float]
     steps: int | None = None
     problem: str | None = None
-    status: str | None = None
     seconds: float | None = None
     step: int = 0
 
@@ -45,32 +61,22 @@ class Progress:
         return chosen
 
 
-def progress(directory: Path, identity: dict[str, Any]) -> Progress:
+def progress(directory: Path, config_hash: str) -> Progress:
     """Looks at a run.
 
     Args:
         directory: The run's directory, which need not exist.
-        identity: Its `RunConfig.identity()`; what is there of another configuration does not count.
+        config_hash: Of its configuration; what is there of another one does not count.
     """
-    config_hash = files.fingerprint(identity)
-    record = records.read_if_current(directory / records.NAME, config_hash)
+    record = records.read_if_current(directory, config_hash)
     if record is not None:
-        info = record["train_info"]
-        state = records.DONE if info["status"] == records.DONE else FAILED
-        scores = {
-            entry["step"]: entry["score"] for entry in info["evaluations"] if entry["score"] is not None
-        }
-        return Progress(
-            state,
-            scores,
-            info["steps"],
-            info["problem"],
-            info["status"],
-            info.get("wall_time_seconds"),
-            info["steps"],
-        )
+        info = record.train_info
+        scores = {entry.step: entry.score for entry in info.evaluations if entry.score is not None}
+        state = State(info.status)
+        return Progress(state, scores, info.steps, info.problem, info.wall_time_seconds, info.steps)
     checkpoints = directory / CHECKPOINTS / config_hash
-    state = RUNNING if locks.is_held(directory) else INTERRUPTED if checkpoints.is_dir() else LEFT
+    state = State.INTERRUPTED if checkpoints.is_dir() else State.LEFT
+    state = State.RUNNING if locks.is_held(directory) else state
     trainer = _trainer_state(checkpoints)
     scores = {
         entry["step"]: entry.get("eval_score", entry["eval_loss"])

@@ -6,12 +6,12 @@ import subprocess
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from pipeline.assets import Source
 from pipeline.config.schema import RunConfig
+from pipeline.results.records import Machine, Material, MetaInfo, RunInfo
 
 PACKAGES = (
     "torch",
@@ -27,31 +27,31 @@ PACKAGES = (
 ROOT = Path(__file__).parents[2]
 
 
-def run_info(run: RunConfig, config_hash: str, command: str) -> dict[str, Any]:
+def run_info(run: RunConfig, config_hash: str, command: str) -> RunInfo:
     """Returns what was run: the resolved configuration, the code's commit and the command."""
-    return {
-        "config": asdict(run),
-        "config_hash": config_hash,
-        "git_commit": _git("rev-parse", "HEAD"),
-        "git_dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
-        "command": command,
-    }
+    return RunInfo(
+        config=asdict(run),
+        config_hash=config_hash,
+        git_commit=_git("rev-parse", "HEAD"),
+        git_dirty=bool(_git("status", "--porcelain", "--untracked-files=no")),
+        command=command,
+    )
 
 
-def meta_info(sources: dict[str, Source]) -> dict[str, Any]:
+def meta_info(sources: dict[str, Source]) -> MetaInfo:
     """Returns what it ran on and with."""
-    return {
-        "packages": {name: _version(name) for name in PACKAGES},
-        "machine": {
-            "platform": platform.platform(),
-            "python": platform.python_version(),
-            "processor": platform.machine(),
-            "cores": os.cpu_count(),
-            "torch_threads": torch.get_num_threads(),
-            "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
-        },
-        **{name: source.record() for name, source in sources.items()},
-    }
+    machine = Machine(
+        platform=platform.platform(),
+        python=platform.python_version(),
+        processor=platform.machine(),
+        cores=os.cpu_count(),
+        torch_threads=torch.get_num_threads(),
+        gpus=[torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+    )
+    packages = {name: _version(name) for name in PACKAGES}
+    return MetaInfo(
+        packages, machine, **{name: Material(**source.record()) for name, source in sources.items()}
+    )
 
 
 def _version(package: str) -> str | None:

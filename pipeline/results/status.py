@@ -1,31 +1,19 @@
 """How far a plan's runs are, and how long the rest will take."""
 
-import json
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 
-from pipeline import files
 from pipeline.config.plan import Plan, PlannedRun
 from pipeline.errors import RecordError
 from pipeline.results import locks, records
-from pipeline.results.progress import FAILED, INTERRUPTED, LEFT, RUNNING, Progress, progress
+from pipeline.results.progress import Progress, State, progress
 
-TO_SCORE = "to score"
-STATES = {
-    records.DONE: "done",
-    TO_SCORE: "to score",
-    RUNNING: "running",
-    records.DIVERGED: "diverged",
-    records.OUT_OF_MEMORY: "out of memory",
-    FAILED: "failed",
-    INTERRUPTED: "interrupted",
-    LEFT: "left",
-}
 TRAIN, SCORE = "train", "score"
 
 
@@ -35,7 +23,7 @@ class RunStatus:
 
     Attributes:
         run: The run.
-        state: A key of `STATES`.
+        state: How far it is.
         used: Seconds that its finished training and scoring took.
         parts: What is yet to do of `train` and `score`, as fractions of the whole.
         elapsed: Seconds that a running one has been at it.
@@ -43,7 +31,7 @@ class RunStatus:
     """
 
     run: PlannedRun
-    state: str
+    state: State
     used: float
     parts: dict[str, float]
     elapsed: float = 0.0
@@ -62,7 +50,7 @@ class Line:
         made: Whether the table and figure are there; None where there is none.
     """
 
-    states: dict[str, int]
+    states: dict[State, int]
     used: float
     to_go: float
     unknown: int
@@ -142,48 +130,41 @@ def _keys(run: PlannedRun) -> list[tuple[str, ...]]:
 
 def _seconds(run: PlannedRun) -> dict[str, float]:
     """Returns what training and scoring took, where they came to a regular end."""
-    found = {}
-    for part, name, section in (
-        (TRAIN, records.NAME, "train_info"),
-        (SCORE, records.EVALUATION, "evaluation"),
-    ):
-        try:
-            info = records.read(Path(run.directory, name), [section])[section]
-        except RecordError:
-            continue
-        if info["status"] == records.DONE and "wall_time_seconds" in info:
-            found[part] = info["wall_time_seconds"]
+    found: dict[str, float] = {}
+    with suppress(RecordError):
+        trained = records.read(run.directory).train_info
+        found |= {TRAIN: trained.wall_time_seconds} if trained.done else {}
+        scored = records.read_evaluation(run.directory).evaluation
+        found |= {SCORE: scored.wall_time_seconds} if scored.done else {}
     return found
 
 
 def _status(plan: Plan, run: PlannedRun, scored: bool) -> RunStatus:
     directory = Path(run.directory)
-    found = progress(directory, json.loads(run.identity))
-    if found.status is None:
+    found = progress(directory, run.config_hash)
+    if not found.state.ended:
         return _unfinished(plan, run, found, scored)
-    evaluation = directory / records.EVALUATION
     parts, used = {}, found.seconds or 0.0
-    state = found.status
+    state = found.state
     if scored:
         try:
             score = records.read_evaluation(directory)
-            current = files.fingerprint(json.loads(run.evaluation_identity))
-            if score["run_info"].get("config_hash") != current:
-                raise RecordError(f"{evaluation} is of another configuration")
-            used += score["evaluation"].get("wall_time_seconds", 0.0)
+            if score.run_info.config_hash != run.evaluation_hash:
+                raise RecordError(f"{directory / records.EVALUATION} is of another configuration")
+            used += score.evaluation.wall_time_seconds
         except RecordError:
             parts = {SCORE: 1.0}
-            state = TO_SCORE if state == records.DONE else state
+            state = State.TO_SCORE if state is State.DONE else state
     return RunStatus(run, state, used, parts, problem=found.problem)
 
 
 def _unfinished(plan: Plan, run: PlannedRun, found: Progress, scored: bool) -> RunStatus:
     directory = Path(run.directory)
     parts = {TRAIN: 1 - found.step / found.steps if found.steps else 1.0, **({SCORE: 1.0} if scored else {})}
-    if found.state == RUNNING:
-        return RunStatus(run, RUNNING, 0.0, parts, elapsed=_age(directory / locks.NAME))
+    if found.state is State.RUNNING:
+        return RunStatus(run, State.RUNNING, 0.0, parts, elapsed=_age(directory / locks.NAME))
     problem = _last_error(plan, run)
-    state = FAILED if problem and found.state == LEFT else found.state
+    state = State.FAILED if problem and found.state is State.LEFT else found.state
     return RunStatus(run, state, 0.0, parts, problem=problem)
 
 

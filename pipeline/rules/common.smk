@@ -14,6 +14,11 @@ def provenance_of(repositories):
     ]
 
 
+def as_param(identity):
+    """What Snakemake compares."""
+    return json.dumps(identity, sort_keys=True)
+
+
 def sources(experiment):
     """The files that an experiment is made of, once the searches that tune it are finished."""
     for search in PLAN.searches_of(experiment):

@@ -25,7 +25,7 @@ rule train:
         mem=asked("mem", "training"),
         runtime=asked("runtime", "training"),
     params:
-        identity=lambda wildcards: PLAN.run(wildcards.run).identity,
+        identity=lambda wildcards: as_param(PLAN.run(wildcards.run).identity),
         overrides=lambda wildcards, output: PLAN.run(wildcards.run).overrides,
     shell:
         "python -m pipeline.worker run --log {log:q} pipeline.train {params.overrides:q}"
@@ -50,7 +50,7 @@ rule evaluate:
         mem=asked("mem", "evaluation"),
         runtime=asked("runtime", "evaluation"),
     params:
-        identity=lambda wildcards: PLAN.run(wildcards.run).evaluation_identity,
+        identity=lambda wildcards: as_param(PLAN.run(wildcards.run).evaluation_identity),
         overrides=lambda wildcards, output: PLAN.run(wildcards.run).overrides,
     shell:
         "python -m pipeline.worker run --log {log:q} pipeline.evaluate {params.overrides:q}"

@@ -17,7 +17,7 @@ def build(plan: Plan, name: str) -> Table:
     experiment = plan.experiments[name]
     results = outcomes.read(plan, name)
     published = outcomes.published(plan, name).astype({"lr": float})
-    results["loss"] = [last["score"] if last else None for last in results["last"]]
+    results["loss"] = [last.score if last else None for last in results["last"]]
     results["rouge_l"] = [scores.get("rouge_l") for scores in results.scores]
     rates = sorted(results.lr.unique())
     best = results.groupby(["method", "lr"]).loss.mean().min()

@@ -81,11 +81,11 @@ def with_runs(table: Table) -> Table:
 
 
 def _origin(directory: Path) -> dict[str, str]:
-    info = records.read(directory / records.NAME)["run_info"]
-    commit = f"{info['git_commit']}{', with changes' if info['git_dirty'] else ''}"
-    found = {"command": info["command"], "commit": commit, "configuration": info["config_hash"]}
+    info = records.read(directory).run_info
+    commit = f"{info.git_commit or 'unknown'}{', with changes' if info.git_dirty else ''}"
+    found = {"command": info.command, "commit": commit, "configuration": info.config_hash}
     if (directory / records.EVALUATION).is_file():
-        found["weights"] = records.read_evaluation(directory)["evaluation"].get("checkpoint") or "–"
+        found["weights"] = records.read_evaluation(directory).evaluation.checkpoint or "–"
     return found
 
 
@@ -99,16 +99,15 @@ def footnotes(results: pd.DataFrame) -> list[str]:
 
 
 def _row(run: PlannedRun, evaluated: bool) -> dict[str, Any]:
-    record = records.read(Path(run.directory, records.NAME))
-    info, meta = record["train_info"], record["meta_info"]
-    status, scores, details = info["status"], {}, {}
+    record = records.read(run.directory)
+    info, config = record.train_info, record.run_info.config
+    materials = record.meta_info.materials
+    evaluation = records.Evaluation(status=info.status)
     if evaluated:
-        evaluation = records.read_evaluation(run.directory)
-        status = evaluation["evaluation"]["status"]
-        scores, details = evaluation["evaluation"]["scores"], evaluation["evaluation"].get("details", {})
-        meta = meta | evaluation["meta_info"]
-    about = {kind: meta.get(kind, {}).get("about", {}) for kind in ("model", "data", "benchmark")}
-    config = record["run_info"]["config"]
+        scored = records.read_evaluation(run.directory)
+        evaluation = scored.evaluation
+        materials += [material for material in scored.meta_info.materials if material not in materials]
+    data = record.meta_info.data
     return {
         "model": run.model,
         "method": run.method,
@@ -118,14 +117,14 @@ def _row(run: PlannedRun, evaluated: bool) -> dict[str, Any]:
         "rank": run.rank,
         "lr": run.lr,
         "directory": run.directory,
-        "status": status,
-        "metric": info["metric"],
-        "trainable_parameters": info["trainable_parameters"],
-        "best": info["best"],
-        "last": info["last"],
-        "scores": scores,
-        "details": details,
+        "status": evaluation.status,
+        "metric": info.metric,
+        "trainable_parameters": info.trainable_parameters,
+        "best": info.best,
+        "last": info.last,
+        "scores": evaluation.scores,
+        "details": evaluation.details,
         "frozen_dtype": config["model"]["frozen_dtype"],
-        "stand_ins": [facts["stand_in"] for facts in about.values() if facts.get("stand_in")],
-        "baselines": about["data"].get("baselines", {}).get(config["task"]["subset"], {}),
+        "stand_ins": [material.stand_in for material in materials if material.stand_in],
+        "baselines": (data.about if data else {}).get("baselines", {}).get(config["task"]["subset"], {}),
     }

@@ -19,7 +19,7 @@ def build(plan: Plan, name: str) -> Table:
     experiment = plan.experiments[name]
     results = outcomes.read(plan, name)
     metric = METRICS[results.metric.iloc[0]]
-    results["score"] = [metric.points(best["score"]) if best else None for best in results.best]
+    results["score"] = [metric.points(best.score) if best else None for best in results.best]
     winners = select(plan, name)["winners"]
     rates = sorted(results.lr.dropna().unique())
     rows = []

@@ -1,8 +1,5 @@
 """Runs that are judged by training's own record: the best validation score, the time to it and the memory for it."""
 
-from pathlib import Path
-from typing import Any
-
 import pandas as pd
 
 from pipeline.config.metrics import METRICS
@@ -24,23 +21,14 @@ def read(plan: Plan, name: str) -> pd.DataFrame:
     results = outcomes.read(plan, name)
     for key in ("rank", "lr"):
         results[key] = pd.to_numeric(results[key])
-    results["info"] = [train_info(Path(folder, records.NAME)) for folder in results.directory]
+    results["info"] = [records.read(folder).train_info for folder in results.directory]
     results["score"] = pd.Series([score(info) for info in results["info"]], dtype=float)
-    results["memory"] = pd.Series([info.get("step_memory_bytes") for info in results["info"]], dtype=float)
+    results["memory"] = pd.Series([info.step_memory_bytes for info in results["info"]], dtype=float)
     return results
 
 
-def train_info(path: Path) -> dict[str, Any]:
-    """Returns what a record says of its training.
-
-    Raises:
-        RecordError: The record is missing or damaged.
-    """
-    return records.read(path)["train_info"]
-
-
-def score(info: dict[str, Any]) -> float | None:
+def score(info: records.TrainInfo) -> float | None:
     """Returns a finished run's best validation score, or None."""
-    if info["status"] != records.DONE or not info["best"]:
+    if not info.done or info.best is None or info.best.score is None:
         return None
-    return METRICS[info["metric"]].points(info["best"]["score"])
+    return METRICS[info.metric].points(info.best.score)

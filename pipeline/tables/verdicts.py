@@ -23,7 +23,8 @@ def build(plan: Plan, name: str) -> Table:
         RecordError: A run's evaluation is missing or damaged.
     """
     experiment = plan.experiments[name]
-    rows, data, independent = [], [], set()
+    rows, data = [], []
+    independent: set[str] = set()
     compared = [other for other in experiment.compares if other in plan.experiments]
     for other in compared:
         for model, report in reports(plan, other):

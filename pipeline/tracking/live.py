@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config.schema import RunConfig
+from pipeline.results import records
 from pipeline.tracking import runs
 
 
@@ -33,11 +34,11 @@ class Tracker:
             if chosen != "disabled":
                 self._run = runs.start(self._job, asdict(self._config), results, chosen, live=True)
 
-    def log(self, history: dict[str, Any], steps_per_epoch: float | None, peaks: dict[str, int]) -> None:
+    def log(self, history: records.History, steps_per_epoch: float | None, peaks: dict[str, int]) -> None:
         """Logs what is new in a training run's history.
 
         Args:
-            history: As in a record's `train_info`.
+            history: What was measured so far.
             steps_per_epoch: None where it is not known.
             peaks: Peak memory so far in bytes, by kind.
         """
@@ -46,7 +47,7 @@ class Tracker:
                 runs.log_history(self._run, history, self._config.budget.batch_size, steps_per_epoch)
                 self._run.log(runs.peak_memory(peaks), step=self._run.step)
 
-    def conclude(self, record: dict[str, Any]) -> None:
+    def conclude(self, record: runs.AnyRecord) -> None:
         """Adds what the job's record says, when it has been written, and finishes the run."""
         with self._forgiving():
             if self._run is not None:

@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -17,10 +17,11 @@ from pipeline.results import records
 from pipeline.tracking.artifacts import log_adapter
 
 JobType = Literal["train", "evaluate"]
+AnyRecord = records.Record | records.EvaluationRecord
 FILES: dict[JobType, str] = {"train": records.NAME, "evaluate": records.EVALUATION}
-SECTIONS: dict[JobType, tuple[str, ...]] = {
-    "train": records.SECTIONS,
-    "evaluate": records.EVALUATION_SECTIONS,
+READERS: dict[JobType, Callable[[Path], AnyRecord]] = {
+    "train": records.read,
+    "evaluate": records.read_evaluation,
 }
 MARK = "record.sha256"  # in a folder of W&B's: of which record it is
 INIT_TIMEOUT_SECONDS = 30.0  # a job does not wait longer for W&B's server
@@ -171,12 +172,12 @@ def write(job: Job, results: Path, tags: Iterable[str] = ()) -> None:
     Raises:
         RecordError: The record is missing, cut short or not a record.
     """
-    record = records.read(job.record, SECTIONS[job.job_type])
-    config = record["run_info"]["config"]
+    record = READERS[job.job_type](job.directory)
+    config = record.run_info.config
     run = start(job, config, results, "offline", live=False, tags=tags)
     try:
-        if job.job_type == "train":
-            log_history(run, record["train_info"], config["budget"]["batch_size"])
+        if isinstance(record, records.Record):
+            log_history(run, record.train_info, config["budget"]["batch_size"])
         conclude(run, job, record)
     finally:
         run.finish()
@@ -184,13 +185,13 @@ def write(job: Job, results: Path, tags: Iterable[str] = ()) -> None:
 
 
 def log_history(
-    run: Any, history: dict[str, Any], batch_size: int, steps_per_epoch: float | None = None
+    run: Any, history: records.History, batch_size: int, steps_per_epoch: float | None = None
 ) -> None:
     """Logs what W&B does not have yet of a training run's history; called again with a longer one, logs the rest.
 
     Args:
         run: The run of W&B.
-        history: `losses`, `evaluations` and `training_seconds` as in a record's `train_info`.
+        history: What was measured so far.
         batch_size: Examples in a step.
         steps_per_epoch: Taken from the evaluations where it is not given.
     """
@@ -200,7 +201,7 @@ def log_history(
 
 
 def rows(
-    history: dict[str, Any], batch_size: int, steps_per_epoch: float | None = None
+    history: records.History, batch_size: int, steps_per_epoch: float | None = None
 ) -> list[dict[str, Any]]:
     """Returns a training run's history as a row of metrics for each step that there is something of.
 
@@ -208,17 +209,17 @@ def rows(
     `log_history`.
     """
     found: dict[int, dict[str, Any]] = defaultdict(dict)
-    for entry in history["losses"]:
-        found[entry["step"]]["train/loss"] = entry["loss"]
-    for entry in history.get("training_seconds", ()):
-        found[entry["step"]]["train/seconds"] = entry["seconds"]
-    for entry in history["evaluations"]:
-        found[entry["step"]] |= {
+    for at in history.losses:
+        found[at.step]["train/loss"] = at.loss
+    for spent in history.training_seconds:
+        found[spent.step]["train/seconds"] = spent.seconds
+    for entry in history.evaluations:
+        found[entry.step] |= {"validation/score": entry.score} | {
             f"validation/{key.removeprefix('validation_')}": value
-            for key, value in entry.items()
-            if key not in ("step", "epoch", "validation")  # a single split has the score itself
+            for key, value in entry.others.items()
+            if key != "validation"  # a single split has the score itself
         }
-        steps_per_epoch = steps_per_epoch or entry["step"] / entry["epoch"]
+        steps_per_epoch = steps_per_epoch or entry.step / entry.epoch
     result = []
     last_step, last_seconds = 0, 0.0
     for step, metrics in sorted(found.items()):
@@ -234,7 +235,7 @@ def rows(
     return result
 
 
-def conclude(run: Any, job: Job, record: dict[str, Any]) -> None:
+def conclude(run: Any, job: Job, record: AnyRecord) -> None:
     """Adds what is known at a job's end: its summary, its table of metrics, and the adapter with its lineage.
 
     Args:
@@ -244,29 +245,26 @@ def conclude(run: Any, job: Job, record: dict[str, Any]) -> None:
     """
     from wandb import Table
 
-    meta, info = record["meta_info"], record["run_info"]
-    run.config.update(
-        {
-            **{key: info[key] for key in ("git_commit", "git_dirty", "command")},
-            **{key: meta[key] for key in ("machine", "packages") if key in meta},
-        }
-    )
-    if job.job_type == "train":
-        summary = _training_summary(record["train_info"])
-        evaluations = record["train_info"]["evaluations"]
-        tables = {"evaluations": evaluations} if evaluations else {}
+    meta, info = record.meta_info, record.run_info
+    facts: dict[str, Any] = {key: getattr(info, key) for key in ("git_commit", "git_dirty", "command")}
+    if meta.machine:
+        facts |= {"machine": records.as_json(meta.machine), "packages": meta.packages}
+    run.config.update(facts)
+    if isinstance(record, records.Record):
+        summary = _training_summary(record.train_info)
+        tables = {"evaluations": records.as_json(record.train_info.evaluations)}
     else:
-        scored = record["evaluation"]
-        task = info["config"]["task"]["name"]
-        summary = _evaluation_summary(scored, task)
-        scores = [{"metric": name, "value": value} for name, value in scored["scores"].items()]
-        tables = {"scores": scores} if scores else {}
+        summary = _evaluation_summary(record.evaluation, info.task)
+        scores = record.evaluation.scores.items()
+        tables = {"scores": [{"metric": name, "value": value} for name, value in scores]}
     run.summary.update({key: value for key, value in summary.items() if value is not None})
     for name, entries in tables.items():
+        if not entries:
+            continue
         columns = list(entries[0])
         table = Table(columns=columns, data=[[entry[column] for column in columns] for entry in entries])
         run.summary[name] = table
-    if job.job_type == "train":
+    if isinstance(record, records.Record):
         log_adapter(run, job, record)
 
 
@@ -281,36 +279,37 @@ def _define_metrics(run: Any, metric: str) -> None:
     run.define_metric("validation/loss", step_metric="epoch", summary="min")
 
 
-def _training_summary(info: dict[str, Any]) -> dict[str, Any]:
-    best = info["best"] or {}
+def _training_summary(info: records.TrainInfo) -> dict[str, Any]:
     return {
-        "status": info["status"],
-        "problem": info["problem"],
-        "steps": info["steps"],
-        "tokens": info.get("tokens"),
-        "resumed_from_step": info.get("resumed_from_step"),
-        "best/score": best.get("score"),
-        "best/step": best.get("step"),
-        "parameters/trained": info["trainable_parameters"],
-        "parameters/all": info.get("total_parameters"),
-        "speed/step_seconds": info.get("step_time_seconds"),
-        "speed/tokens_per_second": info.get("tokens_per_second"),
-        "speed/wall_seconds": info["wall_time_seconds"],
-        "memory/saved_for_backward_bytes": info.get("saved_for_backward_bytes"),
-        "memory/step_bytes": info.get("step_memory_bytes"),
-        **peak_memory(info.get("peak_memory_bytes", {})),
+        **_ended(info),
+        "steps": info.steps,
+        "tokens": info.tokens,
+        "resumed_from_step": info.resumed_from_step,
+        "best/score": info.best and info.best.score,
+        "best/step": info.best and info.best.step,
+        "parameters/trained": info.trainable_parameters,
+        "parameters/all": info.total_parameters,
+        "speed/step_seconds": info.step_time_seconds,
+        "speed/tokens_per_second": info.tokens_per_second,
+        "memory/saved_for_backward_bytes": info.saved_for_backward_bytes,
+        "memory/step_bytes": info.step_memory_bytes,
     }
 
 
-def _evaluation_summary(info: dict[str, Any], task: str) -> dict[str, Any]:
-    scores = info["scores"]
+def _evaluation_summary(info: records.Evaluation, task: str) -> dict[str, Any]:
     return {
-        "status": info["status"],
-        "problem": info["problem"],
-        f"score/{task}": next(iter(scores.values()), None),  # the headline comes first
-        **{f"scores/{name}": value for name, value in scores.items()},
-        "speed/wall_seconds": info["wall_time_seconds"],
-        **peak_memory(info.get("peak_memory_bytes", {})),
+        **_ended(info),
+        f"score/{task}": next(iter(info.scores.values()), None),  # the headline comes first
+        **{f"scores/{name}": value for name, value in info.scores.items()},
+    }
+
+
+def _ended(info: records.Ended) -> dict[str, Any]:
+    return {
+        "status": info.status,
+        "problem": info.problem,
+        "speed/wall_seconds": info.wall_time_seconds,
+        **peak_memory(info.peak_memory_bytes),
     }
 
 

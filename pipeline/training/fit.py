@@ -3,6 +3,7 @@
 import math
 import statistics
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from transformers import (
 from pipeline import assets, files, methods
 from pipeline.config.schema import RunConfig
 from pipeline.results import records
+from pipeline.results.records import History, Loss, Score, Seconds, TrainInfo
 from pipeline.tasks import TrainingData, kind_of, training_sources
 from pipeline.tracking.live import Tracker
 from pipeline.training import checkpoints, peak_memory
@@ -34,7 +36,7 @@ CHECKPOINTS = "checkpoints"
 class TrainingResult:
     """What a training run came to: the `train_info` of its record, its sources, and what may be deleted."""
 
-    info: dict[str, Any]
+    info: TrainInfo
     sources: dict[str, assets.Source]
     checkpoints: Path
 
@@ -128,14 +130,18 @@ def fit(run: RunConfig, directory: Path, config_hash: str, tracker: Tracker | No
             if predicted is not None and resumed is None:  # or an evaluation before may have been the best
                 weights = records.fingerprint_of_weights(directory)
                 files.write_table(records.validated(directory, weights), predicted)
-    info = _train_info(run, state, model, steps.seconds) | {
+    info = _train_info(
+        run,
+        state,
+        model,
+        steps.seconds,
         **_step_memory(state, model, trainer.optimizer if status == records.DONE else None),
-        "status": status,
-        "problem": problem,
-        "resumed_from_step": checkpoints.step_of(resumed) if resumed else None,
-        "communication": state.log_history[-1]["communication"] if state.log_history else None,
-        "selection": data.selection,
-    }
+        status=status,
+        problem=problem,
+        resumed_from_step=checkpoints.step_of(resumed) if resumed else None,
+        communication=state.log_history[-1]["communication"] if state.log_history else None,
+        selection=data.selection,
+    )
     return TrainingResult(info, sources, directory / CHECKPOINTS)
 
 
@@ -191,38 +197,39 @@ def _arguments(run: RunConfig, checkpoints: Path, data: TrainingData) -> Seq2Seq
 
 
 def _train_info(
-    run: RunConfig, state: TrainerState, model: nn.Module, step_seconds: list[float]
-) -> dict[str, Any]:
+    run: RunConfig, state: TrainerState, model: nn.Module, step_seconds: list[float], **others: Any
+) -> TrainInfo:
     history = _history(state)
-    evaluations = history["evaluations"]
+    evaluations = history.evaluations
     choose = max if run.greater_is_better else min
     parameters = list(model.parameters())
     tokens = state.num_input_tokens_seen
     step_time = statistics.median(step_seconds) if step_seconds else None
-    return {
-        "metric": run.task.metric,
-        **history,
-        "best": choose(evaluations, key=lambda entry: entry["score"], default=None),
-        "last": evaluations[-1] if evaluations else None,
-        "steps": state.global_step,
-        "trainable_parameters": sum(p.numel() for p in parameters if p.requires_grad),
-        "total_parameters": sum(p.numel() for p in parameters),
-        "tokens": tokens,
-        "step_time_seconds": step_time,
-        "tokens_per_second": tokens / state.global_step / step_time if step_time else None,
-        "peak_memory_bytes": peak_memory.peak(),
-    }
+    return TrainInfo(
+        metric=run.task.metric,
+        **vars(history),
+        best=choose(evaluations, key=attrgetter("score"), default=None),
+        last=evaluations[-1] if evaluations else None,
+        steps=state.global_step,
+        trainable_parameters=sum(p.numel() for p in parameters if p.requires_grad),
+        total_parameters=sum(p.numel() for p in parameters),
+        tokens=tokens,
+        step_time_seconds=step_time,
+        tokens_per_second=tokens / state.global_step / step_time if step_time else None,
+        peak_memory_bytes=peak_memory.peak(),
+        **others,
+    )
 
 
-def _history(state: TrainerState) -> dict[str, list[dict[str, Any]]]:
+def _history(state: TrainerState) -> History:
     """Returns a run's evaluations, losses and seconds spent on steps, so far."""
     history = state.log_history
     seconds = {entry["step"]: entry["seconds"] for entry in history}
-    return {
-        "evaluations": [_evaluation(entry) for entry in history if "eval_loss" in entry],
-        "losses": [{"step": entry["step"], "loss": entry["loss"]} for entry in history if "loss" in entry],
-        "training_seconds": [{"step": step, "seconds": value} for step, value in seconds.items()],
-    }
+    return History(
+        evaluations=[_evaluation(entry) for entry in history if "eval_loss" in entry],
+        losses=[Loss(int(entry["step"]), entry["loss"]) for entry in history if "loss" in entry],
+        training_seconds=[Seconds(int(step), value) for step, value in seconds.items()],
+    )
 
 
 def _step_memory(
@@ -246,30 +253,19 @@ def _step_memory(
     return {"saved_for_backward_bytes": saved, "step_memory_bytes": kept}
 
 
-def _untuned_info(run: RunConfig) -> dict[str, Any]:
+def _untuned_info(run: RunConfig) -> TrainInfo:
     """Returns the record of a run in which nothing is trained: its model is scored as it is."""
-    return {
-        "status": records.DONE,
-        "problem": None,
-        "metric": run.task.metric,
-        "evaluations": [],
-        "best": None,
-        "last": None,
-        "losses": [],
-        "steps": 0,
-        "trainable_parameters": 0,
-    }
+    return TrainInfo(
+        status=records.DONE, metric=run.task.metric, best=None, last=None, steps=0, trainable_parameters=0
+    )
 
 
-def _evaluation(entry: dict[str, Any]) -> dict[str, Any]:
+def _evaluation(entry: dict[str, Any]) -> Score:
     timings = ("runtime", "samples_per_second", "steps_per_second")
     scores = {key.removeprefix("eval_"): value for key, value in entry.items() if key.startswith("eval_")}
-    return {
-        "step": entry["step"],
-        "epoch": entry["epoch"],
-        "score": scores["loss"],  # unless the task has another
-        **{key: value for key, value in scores.items() if key not in timings},
-    }
+    score = scores.pop("score", scores["loss"])
+    others = {key: value for key, value in scores.items() if key not in timings}
+    return Score(entry["step"], entry["epoch"], score, others)
 
 
 def _check_frozen(model: nn.Module, trainable: frozenset[str]) -> None:

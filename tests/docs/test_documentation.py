@@ -11,11 +11,13 @@ import shutil
 import subprocess
 import sys
 import typing
+from collections.abc import Callable
 from contextlib import redirect_stdout, suppress
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -160,12 +162,16 @@ def test_modules_and_their_options_exist(command):
     if module.startswith("pipeline."):
         overrides = [word for word in arguments if "=" in word and not OPTION.match(word)]
         of_plans = ("pipeline.status", "pipeline.plan")
-        compose = compose_experiments if module in of_plans else compose_run
-        compose(first_values(overrides))
+        composed(compose_experiments if module in of_plans else compose_run, *first_values(overrides))
     options = [OPTION.match(word)[0] for word in arguments if OPTION.match(word)]
     if options and module not in ("pipeline.train", "pipeline.evaluate"):  # Hydra's, not argparse's
         text = helped(module, tuple(word for word in arguments if word != "--help"))
         assert all(re.search(rf"{option}\b", text) for option in options), text
+
+
+@cache
+def composed(compose: Callable, *overrides: str) -> Any:
+    return compose(overrides)
 
 
 def first_values(overrides: list[str]) -> list[str]:
@@ -218,7 +224,7 @@ def test_snakemake_options_targets_and_overrides_exist(command, monkeypatch):
     config = dict(item.split("=", 1) for item in arguments.config or [])
     assert set(config) <= {"profile", "overrides", "gpu"}
     profile = config.get("profile", "mini")
-    compose_experiments([f"profile={profile}", *shlex.split(config.get("overrides", ""))])
+    composed(compose_experiments, f"profile={profile}", *shlex.split(config.get("overrides", "")))
     rules = "".join(path.read_text() for path in (ROOT / "pipeline/rules").glob("*.smk"))
     for target in arguments.targets:
         assert f"rule {target}:" in rules or target in outputs(), target
@@ -231,10 +237,16 @@ def test_options_of_other_programs_exist(command):
     if shutil.which(program) is None:
         pytest.skip(f"{program} is not installed")
     options = [OPTION.match(word)[0] for word in words if word.startswith("--")]
+    text = help_of(program, subcommand)
+    assert all(option in text for option in options)
+
+
+@cache
+def help_of(*words: str) -> str:
     environment = {**os.environ, "COLUMNS": "200"}
-    shown = subprocess.run([program, subcommand, "--help"], capture_output=True, text=True, env=environment)
+    shown = subprocess.run([*words, "--help"], capture_output=True, text=True, env=environment)
     assert shown.returncode == 0
-    assert all(option in shown.stdout for option in options)
+    return shown.stdout
 
 
 def python_blocks() -> list:
@@ -340,6 +352,7 @@ def site(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.integration
 def test_the_site_is_read_without_a_network(site):
     for page in site.rglob("*.html"):
         tags = re.findall(r"<(?:script|link|img|iframe|source)\b[^>]*>", page.read_text())
@@ -351,6 +364,7 @@ def test_the_site_is_read_without_a_network(site):
         assert not re.search(r"url\([\"']?(?:https?:)?//", style.read_text()), style.name
 
 
+@pytest.mark.integration
 def test_the_site_has_every_page_and_every_public_name(site):
     for page in OF_THE_SITE:
         assert (site / page.relative_to(ROOT / "docs").with_suffix(".html")).is_file()
@@ -390,6 +404,7 @@ def test_the_page_of_models_is_what_the_table_says(generated):
     )
 
 
+@pytest.mark.integration
 def test_the_picture_of_the_dag_is_that_of_the_snakefile(generated):
     drawn = (ROOT / "docs/dag.svg").read_text()
     assert drawn == generated.graph(generated.rules()), "python docs/generated.py graph > docs/dag.svg"

@@ -74,6 +74,7 @@ def test_results_say_so_where_nothing_is_finished(tmp_path, monkeypatch, capsys)
     assert "No run is finished" in capsys.readouterr().out
 
 
+@pytest.mark.integration
 def test_results_run_in_a_kernel(results, monkeypatch):
     jupytext = pytest.importorskip("jupytext", reason="jupytext comes with the extra `notebooks`")
     nbclient = pytest.importorskip("nbclient", reason="nbclient comes with the extra `notebooks`")
@@ -85,11 +86,13 @@ def test_results_run_in_a_kernel(results, monkeypatch):
     assert sum("image/png" in output.get("data", {}) for output in outputs) == 2
 
 
+@pytest.mark.integration
 def test_from_scratch_agrees_with_the_library():
     found = run("from_scratch")
     assert found["memory"].loc["lorafa"].max() <= found["memory"].loc["A is frozen, autograd"].min() + 0.1
 
 
+@pytest.mark.integration
 def test_what_fits_answers(tmp_path):
     config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "num_hidden_layers": 2}
     file = tmp_path / "config.json"
@@ -99,6 +102,7 @@ def test_what_fits_answers(tmp_path):
     assert needed["LoRA-FA, recomputing"] < needed["LoRA-FA"] < needed["LoRA"] < needed["Full-FT"]
 
 
+@pytest.mark.integration
 def test_compression_shows_what_the_paper_says():
     found = run("compression")
     table = found["table"]

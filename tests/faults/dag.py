@@ -51,10 +51,11 @@ class Dag(Project):
         """What of the runs must not depend on what happened to them: how they went, and their weights."""
         found: dict[str, Any] = {}
         for path in self.records:
-            info = records.read(path)["train_info"]
+            info = records.read(path.parent).train_info
             name = str(path.parent.relative_to(self.folder))
             found[name] = {
-                key: info[key] for key in ("status", "losses", "evaluations", "best", "steps", "tokens")
+                key: getattr(info, key)
+                for key in ("status", "losses", "evaluations", "best", "steps", "tokens")
             }
             for weights in path.parent.rglob("*.safetensors"):
                 found[f"{name}/{weights.name}"] = weights.read_bytes()
@@ -65,7 +66,7 @@ class Dag(Project):
         return [
             str(path)
             for path in self.records
-            if records.read(path)["train_info"]["resumed_from_step"] is not None
+            if records.read(path.parent).train_info.resumed_from_step is not None
         ]
 
 

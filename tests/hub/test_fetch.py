@@ -209,14 +209,14 @@ def test_the_pipeline_runs_from_it_with_the_network_off(fetched, server, tmp_pat
     assert there.keys() == here.keys() and len(here) == len(RUNS)
     for name, record in here.items():
         for key in ("losses", "best", "trainable_parameters", "selection"):
-            assert record["train_info"][key] == there[name]["train_info"][key], (name, key)
+            assert getattr(record.train_info, key) == getattr(there[name].train_info, key), (name, key)
         for part in ("model", "data"):
-            mine, theirs = record["meta_info"][part], there[name]["meta_info"][part]
-            assert mine["commit"] == theirs["commit"] is not None
-            assert mine["path"].startswith(str(mirror)) and not theirs["path"].startswith(str(mirror))
+            mine, theirs = (getattr(one.meta_info, part) for one in (record, there[name]))
+            assert mine.commit == theirs.commit is not None
+            assert mine.path.startswith(str(mirror)) and not theirs.path.startswith(str(mirror))
     mine, theirs = offline.evaluations(), online.evaluations()
     for name, evaluation in mine.items():
-        assert evaluation["evaluation"]["scores"] == theirs[name]["evaluation"]["scores"] != {}, name
+        assert evaluation.evaluation.scores == theirs[name].evaluation.scores != {}, name
 
 
 def test_a_profile_with_a_mirror_of_its_own_is_not_fetched(user, tmp_path):

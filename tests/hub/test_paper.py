@@ -49,13 +49,13 @@ def test_every_model_method_and_task_is_trained_and_scored(paper):
     }
     scored = set()
     for path, evaluation in paper.user.evaluations().items():
-        run = evaluation["run_info"]["config"]
+        run = evaluation.run_info.config
         scored.add((run["model"]["name"], run["method"]["name"], run["task"]["name"]))
-        assert evaluation["evaluation"]["status"] == "done", path
-        assert evaluation["evaluation"]["scores"], path
+        assert evaluation.evaluation.status == "done", path
+        assert evaluation.evaluation.scores, path
     assert scored == set().union(*wanted.values())
     for path, record in paper.user.records().items():
-        assert record["train_info"]["status"] == "done", path
+        assert record.train_info.status == "done", path
 
 
 @pytest.mark.parametrize(
@@ -75,12 +75,10 @@ def test_the_tables_have_the_paper_s_rows_and_no_stand_ins(paper, table, rows):
 
 def test_records_name_the_hub_s_commits(paper):
     for path, record in [*paper.user.records().items(), *paper.user.evaluations().items()]:
-        for name, source in record["meta_info"].items():
-            if name not in ("model", "data", "benchmark"):
-                continue
-            kind = "models" if name == "model" else "datasets"
-            known = paper.hub.repositories[f"{kind}/{source['repository']}"]
-            assert (source["revision"], source["commit"]) == ("main", known.commit), path
+        for source in record.meta_info.materials:
+            kind = "models" if source == record.meta_info.model else "datasets"
+            known = paper.hub.repositories[f"{kind}/{source.repository}"]
+            assert (source.revision, source.commit) == ("main", known.commit), path
 
 
 def test_each_file_that_is_read_was_downloaded_once_and_no_other(paper):
@@ -131,4 +129,4 @@ def test_with_all_of_it_in_the_cache_runs_work_offline(paper):
         assert sum(paper.hub.requests.values()) == requests
     (record,) = [value for path, value in paper.user.records().items() if path.endswith("seed=1")]
     commit = paper.hub.repositories["models/meta-llama/Llama-2-7b-hf"].commit
-    assert record["meta_info"]["model"]["commit"] == commit
+    assert record.meta_info.model.commit == commit

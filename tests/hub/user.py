@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 from pipeline import worker
 from pipeline.results import records
@@ -83,15 +82,13 @@ class User:
         command = ["snakemake", "--snakefile", str(ROOT / "Snakefile"), "--cores", "2", *targets]
         return self.run(*command, "--config", "profile=paper", f"overrides={words}")
 
-    def records(self) -> dict[str, dict[str, Any]]:
+    def records(self) -> dict[str, records.Record]:
         """Returns every run's record, by the run's path."""
         folder = self.home / "results/paper/runs"
-        return {
-            path.parent.relative_to(folder).as_posix(): records.read(path)
-            for path in folder.rglob(records.NAME)
-        }
+        found = (path.parent for path in folder.rglob(records.NAME))
+        return {path.relative_to(folder).as_posix(): records.read(path) for path in found}
 
-    def evaluations(self) -> dict[str, dict[str, Any]]:
+    def evaluations(self) -> dict[str, records.EvaluationRecord]:
         """Returns every scored run's evaluation, by the run's path."""
         folder = self.home / "results/paper/runs"
         found = (path.parent for path in folder.rglob(records.EVALUATION))

@@ -104,6 +104,25 @@ def test_masks(need_weights):
         ours(x, x, x, is_causal=True)
 
 
+@pytest.mark.parametrize("kind", ["frozen", "hooked", "lora"])
+def test_adapters_that_need_their_modules_called(kind):
+    """A hook on A, or an adapter of LoRA, takes the long way: to the same numbers as PEFT's."""
+    ours, theirs = pair(batch_first=True)
+    if kind == "lora":
+        for model in (ours, theirs):
+            model.add_adapter("lora", peft.LoraConfig(r=3, target_modules=["attention"]))
+        randomize(ours, theirs)
+        for model in (ours, theirs):
+            model.set_adapter("lora")
+            for name, p in model.named_parameters():
+                p.requires_grad_(".lora_B.lora" in name)
+    elif kind == "hooked":
+        for name, module in ours.named_modules():
+            if name.endswith("lora_A.default"):
+                module.register_forward_hook(lambda *_: None)
+    assert_equal(ours, theirs, inputs())
+
+
 def test_keeps_no_input():
     def kept(x, model, **options):
         with SavedTensorMeter(model) as meter:

@@ -4,8 +4,7 @@ import json
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from pipeline import files
-from pipeline.config.plan import Plan
+from pipeline.config.plan import Plan, PlannedRun
 from pipeline.config.planner import make_plan
 from pipeline.results import records
 
@@ -36,24 +35,39 @@ def searched(*rates: str) -> str:
 
 
 BASELINES = {"mrpc": {"majority": 0.516}}
+MACHINE = records.Machine(platform="Linux", python="3.11", processor="x86_64", cores=2)
+
+
+def planned(
+    results: str | Path,
+    model: str,
+    method: str,
+    task: str,
+    seed: int,
+    *overrides: str,
+    **numbers: float | None,
+) -> PlannedRun:
+    """Returns a run that no experiment has, with its `rank` and `lr`."""
+    names = {"model": {"name": model, "repository": "some/model"}, "method": {"name": method}}
+    data = {"name": task, "repository": "some/data", "subset": task, "metric": "accuracy"}
+    identity = {**names, "task": data, "seed": seed, "rank": None, "lr": None, **numbers}
+    return PlannedRun(identity, {"benchmark": None}, list(overrides), {}, str(results))
 
 
 def write(
-    run, score: float | None, status: str = "done", baselines: dict[str, dict] = BASELINES, **info
+    run: PlannedRun,
+    score: float | None,
+    status: str = "done",
+    baselines: dict[str, dict] = BASELINES,
+    stand_in: str | None = "recast sentences",
+    config: dict | None = None,
+    **info,
 ) -> None:
-    """Writes the record of a planned run with a best score, as a fraction, and more of `train_info`."""
-    best = None if score is None else {"score": score, "step": 40}
-    config = {
-        "model": {"name": run.model, "frozen_dtype": "float32"},
-        "method": {"name": run.method},
-        "task": {"name": run.task, "kind": "classification", "subset": run.task},
-        **{"rank": run.rank, "lr": run.lr, "seed": run.seed},
-    }
-    metric = "matthews_correlation" if run.task == "cola" else "accuracy"
-    train_info = {
+    """Writes the record of a planned run with a best score, as a fraction, and more of its `TrainInfo`."""
+    best = None if score is None else records.Score(40, 1.0, score)
+    trained = {
         "status": status,
-        "problem": None,
-        "metric": metric,
+        "metric": run.identity["task"]["metric"],
         "evaluations": [] if best is None else [best],
         "best": best,
         "last": best,
@@ -63,32 +77,44 @@ def write(
         "wall_time_seconds": 10.0,
         **info,
     }
-    about = {"stand_in": "recast sentences", "baselines": baselines}
-    machine = {"platform": "Linux", "python": "3.11", "processor": "x86_64", "cores": 2, "gpus": []}
-    record = {
-        "run_info": {
-            "config": config,
-            "config_hash": files.fingerprint(json.loads(run.identity)),
-            "git_commit": "0123456789abcdef",
-            "git_dirty": False,
-            "command": " ".join(["python -m pipeline.train", *run.overrides]),
-        },
-        "train_info": train_info,
-        "meta_info": {
-            "packages": {"torch": "2.13.0"},
-            "machine": machine,
-            "model": {"repository": "some/model", "commit": "abc", "about": {}},
-            "data": {"repository": "some/data", "commit": None, "version": "1", "about": about},
-        },
-    }
-    files.write_json(Path(run.directory, records.NAME), record)
+    about = {"stand_in": stand_in, "baselines": baselines}
+    record = records.Record(
+        records.RunInfo(
+            config or _config(run),
+            run.config_hash,
+            git_commit="0123456789abcdef",
+            git_dirty=False,
+            command=" ".join(["python -m pipeline.train", *run.overrides]),
+        ),
+        records.TrainInfo(**trained),
+        records.MetaInfo(
+            {"torch": "2.13.0"},
+            MACHINE,
+            model=records.Material("some/model", commit="abc"),
+            data=records.Material("some/data", version="1", about=about),
+        ),
+    )
+    records.write(run.directory, record)
 
 
-def write_evaluation(run, **scores: float) -> None:
+def write_evaluation(
+    run: PlannedRun, status: str = "done", config: dict | None = None, **scores: float
+) -> None:
     """Writes the evaluation of a planned run with these scores, as fractions."""
-    evaluation = {
-        "run_info": {"config_hash": files.fingerprint(json.loads(run.evaluation_identity))},
-        "evaluation": {"status": "done", "scores": scores, "details": {}, "wall_time_seconds": 2.0},
-        "meta_info": {},
+    evaluation = records.EvaluationRecord(
+        records.RunInfo(
+            config or _config(run), run.evaluation_hash, git_commit=None, git_dirty=False, command=""
+        ),
+        records.Evaluation(status=status, scores=scores, wall_time_seconds=2.0),
+        records.MetaInfo(),
+    )
+    records.write(run.directory, evaluation)
+
+
+def _config(run: PlannedRun) -> dict:
+    return {
+        "model": {"name": run.model, "frozen_dtype": "float32"},
+        "method": {"name": run.method},
+        "task": {"name": run.task, "kind": "classification", "subset": run.task},
+        **{"rank": run.rank, "lr": run.lr, "seed": run.seed},
     }
-    files.write_json(Path(run.directory, records.EVALUATION), evaluation)

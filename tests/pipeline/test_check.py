@@ -32,13 +32,9 @@ def fill(plan, score=sane, baselines=BASELINES):
     files.write_json(selection, {"winners": {"minilm": winners}})
     for run in plan.runs_of("table2"):
         value = score(run)
-        write(run, value, "done" if value is not None else "diverged", baselines=baselines)
-        write_evaluation(run, **({} if value is None else {"score": value}))
-        if value is None:
-            path = Path(run.directory, records.EVALUATION)
-            evaluation = records.read(path, records.EVALUATION_SECTIONS)
-            evaluation["evaluation"]["status"] = "diverged"
-            files.write_json(path, evaluation)
+        status = records.DONE if value is not None else records.DIVERGED
+        write(run, value, status, baselines=baselines)
+        write_evaluation(run, status, **({} if value is None else {"score": value}))
         predictions = pd.DataFrame({"split": "validation", "prediction": [0, 1] * 4, "label": [0, 1] * 4})
         predictions.to_parquet(Path(run.directory, records.PREDICTIONS))
     return check.judged(plan)["table2"]

@@ -12,6 +12,7 @@ from pipeline.config.compose import compose_run
 from pipeline.config.plan import Plan
 from pipeline.results import records
 from pipeline.tracking import runs
+from tests.pipeline import made_up
 
 
 @pytest.fixture
@@ -37,31 +38,12 @@ def plan(results_plan, results, monkeypatch):
 
 def write_record(planned) -> None:
     run, _ = compose_run(planned.overrides)
-    config = {"config": json.loads(planned.identity), "git_commit": None, "git_dirty": None, "command": ""}
-    config["config"] |= {"profile": {"name": "mini"}}
-    for part in ("model", "method"):
-        config["config"][part]["short"] = getattr(run, part).short
-    evaluation = {"step": 4, "epoch": 2.0, "score": 0.5, "loss": 1.0}
-    trained = {
-        "status": "done",
-        "problem": None,
-        "metric": "accuracy",
-        "losses": [{"step": step, "loss": 1 / step} for step in (2, 4)],
-        "evaluations": [evaluation],
-        "best": evaluation,
-        "last": evaluation,
-        "steps": 4,
-        "trainable_parameters": 7,
-        "wall_time_seconds": 1.0,
-    }
-    sources = {"model": {"repository": "m"}, "data": {"repository": "d"}}
-    scored = {"status": "done", "problem": None, "scores": {"score": 0.5}, "wall_time_seconds": 1.0}
-    for file, hashed, section in (
-        (records.NAME, planned.identity, {"train_info": trained}),
-        (records.EVALUATION, planned.evaluation_identity, {"evaluation": scored}),
-    ):
-        info = {**config, "config_hash": files.fingerprint(json.loads(hashed))}
-        files.write_json(Path(planned.directory, file), {"run_info": info, **section, "meta_info": sources})
+    score = records.Score(4, 2.0, 0.5, {"loss": 1.0})
+    losses = [records.Loss(step, 1 / step) for step in (2, 4)]
+    made_up.write(
+        planned, 0.5, config=asdict(run), losses=losses, evaluations=[score], best=score, last=score
+    )
+    made_up.write_evaluation(planned, config=asdict(run), score=0.5)
 
 
 @pytest.fixture
@@ -85,9 +67,9 @@ def test_finished_runs_are_written_once(plan, results, run_main, capsys):
 def test_a_run_in_another_configuration_takes_the_place_of_the_old_one(plan, results):
     jobs = dashboard.finished_jobs(plan)
     assert dashboard.write_runs(plan, jobs) == 4
-    record = records.read(jobs[0].record)
-    record["run_info"]["config_hash"] = "another"
-    files.write_json(jobs[0].record, record)
+    record = runs.READERS[jobs[0].job_type](jobs[0].directory)
+    record.run_info.config_hash = "another"
+    records.write(jobs[0].directory, record)
     assert dashboard.write_runs(plan, dashboard.finished_jobs(plan)) == 1
     folders = [path.name for path in results.glob("wandb/offline-run-*")]
     assert len(folders) == 4 and sum(name.endswith("-another") for name in folders) == 1

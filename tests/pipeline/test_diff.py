@@ -2,7 +2,6 @@
 
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -11,23 +10,20 @@ from scipy import stats
 
 from pipeline import diff
 from pipeline.results import records
-from tests.pipeline.made_up import write, write_evaluation
+from tests.pipeline.made_up import planned, write, write_evaluation
 
 
-def run(results: Path, task: str, seed: int, right: np.ndarray, identity: str = "{}") -> None:
+def run(results: Path, task: str, seed: int, right: np.ndarray, **identity: float) -> None:
     """Writes a scored run, on labels half of which are 1."""
-    place = f"runs/model=minilm/method=lora/task={task}/seed={seed}"
-    of = {"model": "minilm", "method": "lora", "task": task, "rank": 8, "lr": 0.001, "seed": seed}
-    planned = SimpleNamespace(
-        directory=str(results / place), overrides=[], identity=identity, evaluation_identity="{}", **of
-    )
-    write(planned, float(right.mean()))
-    write_evaluation(planned, score=float(right.mean()))
+    trained = planned(results, "minilm", "lora", task, seed)
+    trained.identity.update(identity)
+    write(trained, float(right.mean()))
+    write_evaluation(trained, score=float(right.mean()))
     labels = np.arange(len(right)) % 2
     frame = pd.DataFrame(
         {"split": "validation", "prediction": np.where(right, labels, 1 - labels), "label": labels}
     )
-    frame.to_parquet(results / place / records.PREDICTIONS)
+    frame.to_parquet(Path(trained.directory, records.PREDICTIONS))
 
 
 @pytest.fixture
@@ -78,7 +74,7 @@ def test_the_numbers_are_those_of_a_t_test_where_seeds_decide(tmp_path):
 def test_cells_of_one_tree_and_other_configurations_are_said(trees, monkeypatch, capsys):
     a, b = trees
     for seed in range(3):
-        run(b, "rte", seed, np.arange(200) < 150, identity='{"lr": 1}')
+        run(b, "rte", seed, np.arange(200) < 150, alpha=1.0)
         run(b, "mrpc", seed, np.arange(200) < 150)
     assert main(monkeypatch, a, b) == 1
     text = capsys.readouterr().out

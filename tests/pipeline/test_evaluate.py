@@ -1,8 +1,5 @@
 """Scoring finished runs of every kind: from what training saved, again with the same result, and never by training."""
 
-import json
-from pathlib import Path
-
 import pandas as pd
 import pytest
 from sacrebleu import corpus_bleu
@@ -43,9 +40,9 @@ def finished(compose_tiny, tmp_path_factory):
 @pytest.mark.parametrize("method", METHODS)
 def test_a_glue_run_scores_as_in_training(finished, method):
     _, directory = finished("glue", method)
-    scores = records.read_evaluation(directory)["evaluation"]["scores"]
-    best = records.read(directory / records.NAME)["train_info"]["best"]
-    assert scores["score"] == pytest.approx(best["score"], abs=1e-9)
+    scores = records.read_evaluation(directory).evaluation.scores
+    best = records.read(directory).train_info.best
+    assert scores["score"] == pytest.approx(best.score, abs=1e-9)
     predictions = pd.read_parquet(directory / records.PREDICTIONS)
     assert score("accuracy", predictions.prediction, predictions.label) == scores["validation"]
 
@@ -85,42 +82,44 @@ def test_a_regression_is_scored_on_the_labels_own_scale(compose_tiny, tmp_path):
     assert scaled.prediction.mean() == pytest.approx(plain.label.mean(), abs=1)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("method", METHODS)
 def test_a_translation_run_is_scored_on_every_test_split(finished, method):
     _, directory = finished("translation", method)
-    evaluation = records.read_evaluation(directory)["evaluation"]
+    evaluation = records.read_evaluation(directory).evaluation
     predictions = pd.read_parquet(directory / records.PREDICTIONS)
     assert predictions.split.value_counts().to_dict() == {"test": 12, "test_django": 6}
     for split, key in (("test", "bleu"), ("test_django", "test_django_bleu")):
         rows = predictions[predictions.split == split]
         expected = corpus_bleu(rows.prediction.tolist(), [rows.reference.tolist()]).score
-        assert evaluation["scores"][key] == pytest.approx(expected)
-    assert "version:" in evaluation["details"]["bleu_signature"]
+        assert evaluation.scores[key] == pytest.approx(expected)
+    assert "version:" in evaluation.details["bleu_signature"]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("method", METHODS)
 def test_an_instruction_run_answers_the_benchmark(finished, method):
     _, directory = finished("mmlu", method)
-    evaluation = records.read_evaluation(directory)["evaluation"]
+    evaluation = records.read_evaluation(directory).evaluation
     predictions = pd.read_parquet(directory / records.PREDICTIONS)
     by_subject = predictions.groupby("subject").correct.mean()
-    assert evaluation["scores"]["macro"] == pytest.approx(by_subject.mean())
-    assert evaluation["scores"]["micro"] == pytest.approx(predictions.correct.mean())
-    assert [row["questions"] for row in evaluation["details"]["by_subject"]] == [8, 5]
+    assert evaluation.scores["macro"] == pytest.approx(by_subject.mean())
+    assert evaluation.scores["micro"] == pytest.approx(predictions.correct.mean())
+    assert [row["questions"] for row in evaluation.details["by_subject"]] == [8, 5]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_scoring_again_gives_the_same_and_trains_nothing(finished, kind, monkeypatch):
     config, directory = finished(kind, "lora-fa")
     record = (directory / records.NAME).read_bytes()
-    before = records.read_evaluation(directory)["evaluation"]
+    before = records.read_evaluation(directory).evaluation
     predictions = pd.read_parquet(directory / records.PREDICTIONS)
     monkeypatch.setattr(
         config.profile, "cache", str(directory / "other-cache")
     )  # where no answer is remembered
     monkeypatch.setattr("pipeline.training.fit.fit", None)
-    after = evaluate(config, directory, [])["evaluation"]
-    assert (after["scores"], after["checkpoint"]) == (before["scores"], before["checkpoint"])
+    after = evaluate(config, directory, []).evaluation
+    assert (after.scores, after.checkpoint) == (before.scores, before.checkpoint)
     pd.testing.assert_frame_equal(pd.read_parquet(directory / records.PREDICTIONS), predictions)
     assert (directory / records.NAME).read_bytes() == record
 
@@ -128,18 +127,18 @@ def test_scoring_again_gives_the_same_and_trains_nothing(finished, kind, monkeyp
 def test_the_untuned_model_is_scored_without_training(compose_tiny, tmp_path):
     config = compose_tiny(*KINDS["mmlu"], "method=untuned")
     record = train(config, tmp_path, [])
-    assert (record["train_info"]["steps"], record["train_info"]["trainable_parameters"]) == (0, 0)
-    assert 0 <= evaluate(config, tmp_path, [])["evaluation"]["scores"]["macro"] <= 1
+    assert (record.train_info.steps, record.train_info.trainable_parameters) == (0, 0)
+    assert 0 <= evaluate(config, tmp_path, []).evaluation.scores["macro"] <= 1
 
 
 def test_held_out_tasks_are_scored_by_what_is_generated(compose_tiny, tmp_path):
     overrides = ["model=smollm2-135m", "task=natural-instructions", "task.instructions.held_out=8"]
     config = compose_tiny(*overrides, "budget.max_length=24", "budget.max_target_length=6")
     train(config, tmp_path, [])
-    evaluation = evaluate(config, tmp_path, [])["evaluation"]
+    evaluation = evaluate(config, tmp_path, []).evaluation
     predictions = pd.read_parquet(tmp_path / records.PREDICTIONS)
     assert set(predictions.task) == set(config.task.instructions.heldout_tasks)
-    assert evaluation["scores"]["rouge_l"] == pytest.approx(predictions.rouge_l.mean())
+    assert evaluation.scores["rouge_l"] == pytest.approx(predictions.rouge_l.mean())
 
 
 def test_a_changed_configuration_asks_for_training(finished, compose_tiny):
@@ -166,8 +165,6 @@ def test_missing_weights_are_named(finished):
 def test_a_run_that_failed_has_an_evaluation_that_says_so(compose_tiny, tmp_path):
     config = compose_tiny("task=sst2", "method=full-ft", "lr=1e30", "trainer.warmup_ratio=0")
     train(config, tmp_path, [])
-    evaluation = evaluate(config, tmp_path, [])["evaluation"]
-    assert (evaluation["status"], evaluation["scores"]) == ("diverged", {})
-    assert json.loads(Path(tmp_path, records.EVALUATION).read_text())["evaluation"]["problem"].startswith(
-        "loss"
-    )
+    evaluation = evaluate(config, tmp_path, []).evaluation
+    assert (evaluation.status, evaluation.scores) == ("diverged", {})
+    assert records.read_evaluation(tmp_path).evaluation.problem.startswith("loss")

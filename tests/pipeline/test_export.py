@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import pandas as pd
 import pyarrow as pa
@@ -12,7 +11,7 @@ import pytest
 from pipeline import export
 from pipeline.errors import ConfigError, RecordError
 from pipeline.results import records
-from tests.pipeline.made_up import write, write_evaluation
+from tests.pipeline.made_up import planned, write, write_evaluation
 
 ARROW = {
     "string": (pa.string(), pa.large_string()),
@@ -22,15 +21,8 @@ ARROW = {
 }
 
 
-def run(folder: Path, method: str, task: str, rank: int | None, lr: float, seed: int, others: str = ""):
-    place = f"model=minilm/method={method}/task={task}" + (f"/rank={rank}" if rank else "")
-    return SimpleNamespace(
-        directory=str(folder / "runs" / f"{place}/lr={lr:g}{others}/seed={seed}"),
-        overrides=[f"method={method}"],
-        identity="{}",
-        evaluation_identity="{}",
-        **{"model": "minilm", "method": method, "task": task, "rank": rank, "lr": lr, "seed": seed},
-    )
+def run(folder: Path, method: str, task: str, rank: int | None, lr: float, seed: int, *others: str):
+    return planned(folder, "minilm", method, task, seed, f"method={method}", *others, rank=rank, lr=lr)
 
 
 @pytest.fixture
@@ -44,7 +36,7 @@ def results(tmp_path) -> Path:
     write(translated, 0.5, wall_time_seconds=3)  # an integer among floats
     write_evaluation(translated, bleu=20, rouge_l=31.5)
     write(
-        run(folder, "lora", "sst2", 8, 0.001, 2, "/method.dropout=0.1"),
+        run(folder, "lora", "sst2", 8, 0.001, 2, "method.dropout=0.1"),
         None,
         status="diverged",
         problem="step 3",
@@ -66,7 +58,7 @@ def check(rows: list[dict]) -> None:
     assert (lora["status"], lora["problem"], lora["best_score"]) == ("diverged", "step 3", None)
     assert lora["evaluation_status"] is None and json.loads(lora["others"]) == {"method.dropout": "0.1"}
     assert fa["git_dirty"] is False and json.loads(fa["config"])["task"]["subset"] == "sst2"
-    assert fa["run"] == "model=minilm/method=lora-fa/task=sst2/rank=8/lr=0.001/seed=0"
+    assert fa["run"] == "model=minilm/method=lora-fa/task=sst2/rank=8/lr=1e-3/seed=0"
 
 
 @pytest.fixture

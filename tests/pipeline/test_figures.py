@@ -7,7 +7,6 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 
-from pipeline import files
 from pipeline.config.plan import Plan
 from pipeline.figures import convergence, pareto, sensitivity
 from pipeline.figures.__main__ import FORMATS, draw
@@ -21,9 +20,9 @@ def curves(run) -> dict:
     """A loss that falls and a score that rises, in known time: half a second a step for LoRA, one for the others."""
     pace = 0.5 if run.method == "lora" else 1.0
     return {
-        "losses": [{"step": step, "loss": 1 / step + 0.1 * run.seed} for step in STEPS],
-        "evaluations": [{"step": step, "score": step / 50 + 0.02 * run.seed} for step in STEPS],
-        "training_seconds": [{"step": step, "seconds": pace * step} for step in STEPS],
+        "losses": [records.Loss(step, 1 / step + 0.1 * run.seed) for step in STEPS],
+        "evaluations": [records.Score(step, 1.0, step / 50 + 0.02 * run.seed) for step in STEPS],
+        "training_seconds": [records.Seconds(step, pace * step) for step in STEPS],
     }
 
 
@@ -46,6 +45,7 @@ def closed_figures():
     plt.close("all")
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", ["figure4", "figure6", "pareto"])
 def test_every_format_is_written_the_same_again(plan, name, tmp_path):
     files = draw(plan, name, tmp_path / "one")
@@ -107,12 +107,12 @@ def test_the_pareto_figure_has_every_finished_run(plan, tmp_path):
     runs = plan.runs_of("figure6")
     paths = [run.directory.removeprefix(f"{plan.runs_folder}/") for run in runs]
     for run, path in zip(runs, paths, strict=True):
-        record = records.read(Path(run.directory, records.NAME))
-        files.write_json(Path(elsewhere.runs_folder, path, records.NAME), record)
+        record = records.read(run.directory)
+        records.write(Path(elsewhere.runs_folder, path), record)
     by_hand = "model=minilm/method=lora/task=mrpc/rank=3/lr=1e-3"
-    record = records.read(Path(runs[0].directory, records.NAME))
+    record = records.read(runs[0].directory)
     for seed in (0, 1):
-        files.write_json(Path(elsewhere.runs_folder, by_hand, f"seed={seed}", records.NAME), record)
+        records.write(Path(elsewhere.runs_folder, by_hand, f"seed={seed}"), record)
     found = pareto.numbers(elsewhere, "pareto")
     finished = {
         path for run, path in zip(runs, paths, strict=True) if not (run.lr >= 8e-3 and run.rank >= 32)

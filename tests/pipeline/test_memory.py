@@ -97,6 +97,7 @@ def test_the_breakdown_adds_up_to_the_published_totals(plan):
     assert parts["LoRA-FA, published"].sum() == pytest.approx(62.1, abs=0.05)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", ["figure2a", "figure3", "rebuttal_ranks"])
 def test_figures_are_drawn_in_every_format_and_always_alike(plan, tmp_path, name):
     files = draw(plan, name, tmp_path / "one")
@@ -112,6 +113,7 @@ def test_missing_estimates_are_named(plan):
         tables.build(plan, "table5")
 
 
+@pytest.mark.integration
 def test_table1_counts_what_the_formulas_say(plan):
     pd.DataFrame(memory.predict("table1")).to_csv(plan.memory_file("table1"), index=False)
     table = tables.build_complexity(plan, "table1")

@@ -10,7 +10,7 @@ from pipeline import readme
 from pipeline.errors import ConfigError, RecordError
 from pipeline.tables import render
 from pipeline.tables.table import Cell, Row, Table
-from tests.pipeline.made_up import write, write_evaluation
+from tests.pipeline.made_up import planned, write, write_evaluation
 
 NAMES = ("table2", "table3", "table4", "table5", "runs")
 PAGE = "# Title\n\nwords 12.3\n\n" + "\n\n".join(
@@ -58,10 +58,7 @@ def plan(tmp_path):
 
 
 def run(results, method, seed):
-    about = {"model": "minilm", "method": method, "task": "sst2", "rank": 8, "lr": 0.001, "seed": seed}
-    place = f"runs/model=minilm/method={method}/task=sst2/rank=8/lr=1e-3/seed={seed}"
-    identities = {"identity": "{}", "evaluation_identity": "{}", "overrides": []}
-    return SimpleNamespace(directory=str(results / place), **identities, **about)
+    return planned(results, "minilm", method, "sst2", seed, rank=8, lr=0.001)
 
 
 def block(page, name):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -10,14 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import files, search
+import pipeline.status
+from pipeline import files
 from pipeline.config.compose import compose_run
 from pipeline.config.paths import run_dir
+from pipeline.config.plan import PlannedRun
 from pipeline.config.planner import make_plan, plan_of_arguments
 from pipeline.errors import ConfigError, PipelineError
+from pipeline.results import grid as grids
 from pipeline.results import locks, records
 from pipeline.worker import PRELOAD, SOCKET
-from tests.pipeline.made_up import searched
+from tests.pipeline.made_up import searched, write
 
 ROOT = Path(__file__).parents[2]
 RUN = (sys.executable, "-m", "pipeline.worker", "run", "pipeline.train")
@@ -91,10 +95,10 @@ def test_a_job_of_a_sweep_is_as_in_a_process_of_its_own(train, tmp_path):
     assert len(swept) == 2
     after, before = swept.pop(name), *swept.values()
     for key in ("evaluations", "losses", "trainable_parameters", "tokens", "steps", "status"):
-        assert after["train_info"][key] == alone["train_info"][key], key
-    assert after["run_info"]["config_hash"] == alone["run_info"]["config_hash"]
+        assert getattr(after.train_info, key) == getattr(alone.train_info, key), key
+    assert after.run_info.config_hash == alone.run_info.config_hash
     large, second, first = (
-        record["train_info"]["peak_memory_bytes"]["resident"] for record in (before, after, alone)
+        record.train_info.peak_memory_bytes["resident"] for record in (before, after, alone)
     )
     assert large > first + 60e6, "else the test shows nothing"
     assert abs(second - first) < 30e6
@@ -195,14 +199,9 @@ def test_a_lock_is_seen_until_it_is_let_go(tmp_path):
 # The summary
 
 
-def write_record(
-    directory: Path, identity: str, status: str = records.DONE, score: float | None = None
-) -> None:
-    evaluations = [] if score is None else [{"step": 20, "score": score / 2}, {"step": 40, "score": score}]
-    train_info = {"status": status, "problem": None, "evaluations": evaluations, "steps": 40}
-    run_info = {"config_hash": files.fingerprint(json.loads(identity))}
-    record = {"run_info": run_info, "train_info": train_info, "meta_info": {}}
-    files.write_json(directory / records.NAME, record)
+def write_record(run: PlannedRun, score: float) -> None:
+    evaluations = [records.Score(20, 0.5, score / 2), records.Score(40, 1.0, score)]
+    write(run, score, evaluations=evaluations)
 
 
 @pytest.fixture
@@ -219,8 +218,8 @@ def grid(tmp_path, environment, monkeypatch):
 
 
 def status(monkeypatch, capsys, *arguments: str) -> str:
-    monkeypatch.setattr(sys, "argv", ["search", "status", *arguments])
-    search.main()
+    monkeypatch.setattr(sys, "argv", ["status", *arguments])
+    pipeline.status.main()
     return capsys.readouterr().out
 
 
@@ -232,26 +231,28 @@ def test_the_summary_tells_what_is_done_running_failed_and_left(grid, monkeypatc
         return Path(runs[key].directory)
 
     for seed, score in enumerate((0.7, 0.8, 0.9)):
-        write_record(directory("lora", "1e-3", seed), runs["lora", "1e-3", seed].identity, score=score)
-    other = runs["lora", "1e-3", 1].identity
-    write_record(directory("lora", "2e-3", 0), other, score=1.0)  # of another configuration: does not count
-    write_record(directory("full-ft", "1e-3", 0), runs["full-ft", "1e-3", 0].identity, records.DIVERGED)
-    config_hash = files.fingerprint(json.loads(runs["lora-fa", "2e-3", 0].identity))
+        write_record(runs["lora", "1e-3", seed], score)
+    other = directory("lora", "2e-3", 0)
+    other.mkdir(parents=True)
+    # of another configuration: does not count
+    shutil.copy(directory("lora", "1e-3", 1) / records.NAME, other)
+    write(runs["full-ft", "1e-3", 0], None, records.DIVERGED)
+    config_hash = runs["lora-fa", "2e-3", 0].config_hash
     checkpoint = directory("lora-fa", "2e-3", 0) / f"checkpoints/{config_hash}/checkpoint-20"
     history = [{"step": 10, "loss": 0.6}, {"step": 20, "eval_loss": 0.5, "eval_score": 0.65}]
     state = json.dumps({"log_history": history, "max_steps": 40})
     files.write_text(checkpoint / "trainer_state.json", state)
     with locks.held(directory("lora-fa", "2e-3", 1)):
-        summary = json.loads(status(monkeypatch, capsys, "search", "--json", *arguments))["search"]
-        text = status(monkeypatch, capsys, "search", *arguments)
+        summary = json.loads(status(monkeypatch, capsys, "search", "--grid", "--json", *arguments))
+        text = status(monkeypatch, capsys, "search", "--grid", *arguments)
         overview = status(monkeypatch, capsys, *arguments)
-    assert summary["runs"] == {"done": 3, "running": 1, "failed": 1, "interrupted": 1, "left": 18}
+    assert summary["runs"] == {"done": 3, "running": 1, "diverged": 1, "interrupted": 1, "left": 18}
     cells = {(cell["method"], cell["axes"]["lr"]): cell for cell in summary["cells"]}
     lora, lora_fa = cells["lora", "1e-3"], cells["lora-fa", "2e-3"]
     assert (lora["states"], lora["metric"], lora["score"]) == ({"done": 3}, "accuracy", pytest.approx(0.8))
     assert (lora_fa["states"], lora_fa["score"]) == ({"interrupted": 1, "running": 1, "left": 1}, 0.65)
     assert cells["full-ft", "1e-3"]["score"] is None and cells["lora", "2e-3"]["states"] == {"left": 3}
-    assert "3 done, 1 running, 1 failed, 1 interrupted, 18 left" in " ".join(text.split())
+    assert "3 done, 1 running, 1 diverged, 1 interrupted, 18 left" in " ".join(text.split())
     assert overview.split("search")[-1].split()[:5] == ["3", "1", "1", "1", "18"]
 
 
@@ -259,15 +260,32 @@ def test_the_best_cell_of_a_row_is_marked(tmp_path, monkeypatch):
     monkeypatch.setenv("LORAFA_CACHE", str(tmp_path / "cache"))
     plan = plan_of_arguments([f"profile.results={tmp_path}", "profile.experiments=[rebuttal_sni]"])
     for run in plan.runs_of("rebuttal_sni"):  # whose metric is a loss
-        write_record(Path(run.directory), run.identity, score={7e-5: 0.9, 1e-4: 0.4, 4e-4: 0.6}[run.lr])
-    best = [cell for cell in search.cells(plan, "rebuttal_sni") if cell.best]
+        write_record(run, {7e-5: 0.9, 1e-4: 0.4, 4e-4: 0.6}[run.lr])
+    best = [cell for cell in grids.cells(plan.expected("rebuttal_sni")) if cell.best]
     assert sorted(cell.method for cell in best) == ["full-ft", "lora", "lora-fa"]
     assert {cell.axes["lr"] for cell in best} == {"1e-4"}
 
 
-def test_an_unknown_experiment_is_named(grid):
-    with pytest.raises(ConfigError, match=r"no experiment with runs 'table9'.*; there is search"):
-        search.cells(grid[0], "table9")
+def test_an_unknown_experiment_is_named(grid, monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        status(monkeypatch, capsys, "table9", "--grid", *grid[1])
+    assert "no experiment with runs 'table9'" in capsys.readouterr().err
+
+
+def test_a_sweep_by_hand_has_a_line_for_each_combination(tmp_path, monkeypatch, capsys):
+    fixed = [f"profile.results={tmp_path}", "task=sst2", "method=lora", "lr=1e-3"]
+    for seed, score in ((0, 0.7), (1, 0.8)):
+        run, cfg = compose_run([*fixed, "rank=4", f"seed={seed}"])
+        planned = PlannedRun(run.identity(), {}, [], {}, str(tmp_path))
+        assert planned.directory == run_dir(cfg)
+        write_record(planned, score)
+    summary = json.loads(status(monkeypatch, capsys, "--sweep", "--json", *fixed, "rank=4,8", "seed=0,1"))
+    cells = {cell["axes"]["rank"]: cell for cell in summary["cells"]}
+    assert (cells["4"]["states"], cells["4"]["score"]) == ({"done": 2}, pytest.approx(0.75))
+    assert (cells["8"]["states"], cells["8"]["score"]) == ({"left": 2}, None)
+    with pytest.raises(SystemExit):
+        status(monkeypatch, capsys, "--sweep", "rank=4,abc", "task=sst2")
+    assert "rank" in capsys.readouterr().err
 
 
 # Optuna
@@ -278,6 +296,7 @@ from pathlib import Path
 from pipeline import files
 from pipeline.config.compose import compose_run
 from pipeline.config.paths import run_dir
+from pipeline.config.plan import PlannedRun
 from pipeline.results import records
 
 run, cfg = compose_run(sys.argv[1:])
@@ -287,17 +306,23 @@ directory, config_hash = Path(run_dir(cfg)), files.fingerprint(run.identity())
 with Path(run.profile.results, "started").open("a") as file:
     file.write(f"{run.lr}\\n")
 score = 1 - abs(math.log10(run.lr / 1e-3)) / 4
-evaluations = [{"step": 20, "score": score}, {"step": 40, "score": score + 0.01}]
 history = [{"step": 20, "eval_loss": 1.0, "eval_score": score}]
 state = directory / "checkpoints" / config_hash / "checkpoint-20/trainer_state.json"
 files.write_text(state, json.dumps({"log_history": history, "max_steps": 40}))
 if score < 0.4:
     time.sleep(60)  # to be stopped
 diverged = run.rank == 2
-info = {"status": "diverged" if diverged else "done", "problem": None, "steps": 40}
-info["evaluations"] = [] if diverged else evaluations
-record = {"run_info": {"config_hash": config_hash}, "train_info": info, "meta_info": {}}
-files.write_json(directory / records.NAME, record)
+info = records.TrainInfo(
+    status="diverged" if diverged else "done",
+    metric="accuracy",
+    evaluations=[] if diverged else [records.Score(20, 0.5, score), records.Score(40, 1.0, score + 0.01)],
+    best=None,
+    last=None,
+    steps=40,
+    trainable_parameters=7,
+)
+about = records.RunInfo({}, config_hash, git_commit=None, git_dirty=False, command="")
+records.write(directory, records.Record(about, info, records.MetaInfo()))
 """
 
 
@@ -314,6 +339,7 @@ def tune(tmp_path, monkeypatch):
     return tune
 
 
+@pytest.mark.integration
 def test_the_better_learning_rate_wins_and_runs_are_not_repeated(tune, tmp_path):
     overrides = [f"profile.results={tmp_path}", "task=sst2", "method=lora", "rank=1", "lr=1e-5,1e-3"]
     study = tune.search(overrides, trials=4, jobs=2)
@@ -325,6 +351,7 @@ def test_the_better_learning_rate_wins_and_runs_are_not_repeated(tune, tmp_path)
     assert sorted(set((tmp_path / "started").read_text().split())) == ["0.001", "1e-05"]
 
 
+@pytest.mark.integration
 def test_a_run_below_the_median_is_stopped_and_can_be_gone_on_with(tune, tmp_path):
     overrides = [f"profile.results={tmp_path}", "task=sst2", "method=lora", "rank=1"]
     # The pruner lets five trials pass; they are done already, the sixth is not.
@@ -336,9 +363,10 @@ def test_a_run_below_the_median_is_stopped_and_can_be_gone_on_with(tune, tmp_pat
     bad.stop()
     bad.tell(study)
     assert bad.outcome == "stopped" and study.trials[-1].state == tune.TrialState.PRUNED
-    assert tune.progress(bad.directory, bad.identity).state == "interrupted"
+    assert tune.progress(bad.directory, bad.config_hash).state == "interrupted"
 
 
+@pytest.mark.integration
 def test_a_run_that_diverged_is_never_the_best(tune, tmp_path):
     study = tune.search([f"profile.results={tmp_path}", "task=sst2", "method=lora", "rank=1,2"], trials=4)
     assert study.best_params == {"rank": "1"}

@@ -122,7 +122,7 @@ def test_code_in_a_repository_is_not_run(compose, poisoned, tmp_path, mark):
         "AutoModelForSequenceClassification": "modeling_x.Model",
     }
     (model / "config.json").write_text(json.dumps(config))
-    assert train(compose(f"profile.mirror={mirror}"), tmp_path / "run", [])["train_info"]["status"] == "done"
+    assert train(compose(f"profile.mirror={mirror}"), tmp_path / "run", []).train_info.status == "done"
     assert not mark.exists()
 
 

@@ -1,6 +1,5 @@
 """Winners of a search, and the runs of the tables that take their learning rate from it."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ from pipeline.config.planner import make_plan
 from pipeline.errors import ConfigError, RecordError
 from pipeline.results import records
 from pipeline.select import select
-from tests.pipeline.made_up import searched
+from tests.pipeline.made_up import searched, write
 
 RATES = (5e-4, 1e-3, 2e-3)
 SEEDS = ("profile.seeds=[0,1]", "profile.grids.search_seeds=[0,1]")
@@ -32,12 +31,10 @@ def plan(tmp_path, plans, monkeypatch) -> Plan:
 
 def finish(plan: Plan, score_of, failed=lambda run: False) -> None:
     for run in plan.runs_of("search"):
-        status = records.DIVERGED if failed(run) else records.DONE
-        best = None if failed(run) else {"score": score_of(run)}
-        info = {"status": status, "metric": "accuracy", "best": best}
-        files.write_json(
-            Path(run.directory, records.NAME), {"run_info": {}, "train_info": info, "meta_info": {}}
-        )
+        if failed(run):
+            write(run, None, records.DIVERGED)
+        else:
+            write(run, score_of(run))
 
 
 def choose(plan: Plan) -> dict:
@@ -97,12 +94,7 @@ def test_tuned_runs_are_those_of_the_winner(plan):
             f"lr={spelled}",
             "tuned_by=search",
         ]
-        assert (
-            run.lr
-            == json.loads(run.identity)["lr"]
-            == json.loads(run.evaluation_identity)["run"]["lr"]
-            == rate
-        )
+        assert run.lr == run.identity["lr"] == run.evaluation_identity["run"]["lr"] == rate
 
 
 def test_every_run_that_a_search_may_choose_is_known(plan):
@@ -122,8 +114,8 @@ def test_a_chosen_run_is_the_same_as_one_started_by_hand(plan):
     for run in plan.runs_of("table2")[:3]:
         config, cfg = compose_run(run.overrides)
         assert run_dir(cfg) == run.directory
-        assert config.identity() == json.loads(run.identity)
-        assert config.evaluation_identity() == json.loads(run.evaluation_identity)
+        assert config.identity() == run.identity
+        assert config.evaluation_identity() == run.evaluation_identity
         assert config.tuned_by == "search"
 
 

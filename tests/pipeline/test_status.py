@@ -72,7 +72,7 @@ def test_every_state_is_told_from_the_others(plan):
     broken, stopped, held = (runs[key] for key in [("full-ft", 2e-3), ("lora-fa", 1e-3), ("lora-fa", 2e-3)])
     log = Path(plan.profile.results, "logs", f"{broken.directory.removeprefix(plan.runs_folder + '/')}.log")
     files.write_text(log, "Traceback (most recent call last):\n  File ...\nRuntimeError: no such file\n")
-    config_hash = files.fingerprint(json.loads(stopped.identity))
+    config_hash = stopped.config_hash
     state = json.dumps({"global_step": 30, "max_steps": 40, "log_history": []})
     checkpoint = Path(stopped.directory, "checkpoints", config_hash, "checkpoint-30")
     files.write_text(checkpoint / "trainer_state.json", state)
@@ -91,7 +91,7 @@ def test_a_trained_run_is_not_done_before_it_is_scored(plan):
     choose(plan)
     run, *others = plan.runs_of("table2")
     made_up.write(run, 0.8)
-    assert counts(facts(plan, "table2")["experiments"]["table2"]) == {"to score": 1, "left": 3}
+    assert counts(facts(plan, "table2")["experiments"]["table2"]) == {"to_score": 1, "left": 3}
     made_up.write_evaluation(run, score=0.8)
     found = facts(plan, "table2")["experiments"]["table2"]
     assert counts(found) == {"done": 1, "left": 3}

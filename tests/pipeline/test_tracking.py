@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from pipeline import files
 from pipeline.evaluate import evaluate
+from pipeline.results import records
 from pipeline.tracking import live, runs
 from pipeline.train import train
 from tests.pipeline.costs.steps import in_step, kill
@@ -76,7 +76,7 @@ def test_a_record_becomes_a_run(tracked_run, results):
     run, directory = tracked_run("after", "method=lora", "task=mnli", "budget.evaluations=2")
     record = train(run, directory, [])
     assert not (results / "wandb").exists()
-    job = runs.Job(directory, "train", record["run_info"]["config_hash"])
+    job = runs.Job(directory, "train", record.run_info.config_hash)
     assert not job.is_written(results)
     runs.write(job, results, tags=["table2"])
     assert job.is_written(results)
@@ -87,18 +87,18 @@ def test_a_record_becomes_a_run(tracked_run, results):
     assert (found.run["run_id"], found.run["job_type"]) == (job.id, "train")
     assert job.id.startswith(f"minilm-lora-mnli-{run.lr}-0-train-")
     assert found.run["tags"] == ["mini", "minilm", "lora", "mnli", "table2"]
-    config, info = found.run["config"]["update"], record["train_info"]
+    config, info = found.run["config"]["update"], record.train_info
     assert config["model"]["name"] == "minilm" and config["budget"]["max_steps"] == 6
     assert (config["lr"], config["seed"], config["contender"]) == (run.lr, 0, "MiniLM (Lo)")
-    assert [row["train/loss"] for row in found.history] == [entry["loss"] for entry in info["losses"]]
+    assert [row["train/loss"] for row in found.history] == [entry.loss for entry in info.losses]
     assert [row["step"] for row in found.history] == [1, 2, 3, 4, 5, 6]
-    assert found.history[-1]["epoch"] == pytest.approx(info["last"]["epoch"])
-    assert found.history[2]["validation/matched"] == info["evaluations"][0]["validation_matched"]
+    assert found.history[-1]["epoch"] == pytest.approx(info.last.epoch)
+    assert found.history[2]["validation/matched"] == info.evaluations[0].others["validation_matched"]
     assert all(row["train/examples_per_second"] > 0 for row in found.history)
     summary = found.summary
-    assert summary["validation/score"]["max"] == summary["best/score"] == info["best"]["score"]
-    assert summary["memory/saved_for_backward_bytes"] == info["saved_for_backward_bytes"]
-    assert summary["memory/peak_resident_bytes"] == info["peak_memory_bytes"]["resident"]
+    assert summary["validation/score"]["max"] == summary["best/score"] == info.best.score
+    assert summary["memory/saved_for_backward_bytes"] == info.saved_for_backward_bytes
+    assert summary["memory/peak_resident_bytes"] == info.peak_memory_bytes["resident"]
     assert summary["evaluations"]["nrows"] == 2
     adapter = next(artifact for artifact in found.artifacts if artifact["type"] == "adapter")
     lineage = json.loads(adapter["metadata"])
@@ -109,10 +109,10 @@ def test_a_record_becomes_a_run(tracked_run, results):
 def test_a_changed_record_is_written_anew(tracked_run, results):
     run, directory = tracked_run("after")
     record = train(run, directory, [])
-    job = runs.Job(directory, "train", record["run_info"]["config_hash"])
+    job = runs.Job(directory, "train", record.run_info.config_hash)
     runs.write(job, results)
-    record["train_info"]["status"] = "diverged"
-    files.write_json(job.record, record)
+    record.train_info.status = "diverged"
+    records.write(job.directory, record)
     assert not job.is_written(results)
     runs.write(job, results)
     assert only_run(results).summary["status"] == "diverged"
@@ -123,15 +123,15 @@ def test_live_and_afterwards_are_the_same_and_training_does_not_notice(tracked_r
     run, directory = tracked_run("live", "budget.evaluations=2")
     record = train(run, directory, [])
     logged = only_run(results)
-    job = runs.Job(directory, "train", record["run_info"]["config_hash"])
+    job = runs.Job(directory, "train", record.run_info.config_hash)
     assert job.is_written(results)
     runs.write(job, results)
     assert metrics(logged) == metrics(only_run(results))
     assert logged.history[0]["memory/peak_resident_bytes"] > 0
     untracked = train(tracked_run("off", "budget.evaluations=2")[0], tmp_path / "off/runs/seed=0", [])
     for key in ("losses", "evaluations", "best"):
-        assert untracked["train_info"][key] == record["train_info"][key]
-    assert untracked["run_info"]["config_hash"] == record["run_info"]["config_hash"]
+        assert getattr(untracked.train_info, key) == getattr(record.train_info, key)
+    assert untracked.run_info.config_hash == record.run_info.config_hash
 
 
 @pytest.mark.integration
@@ -144,9 +144,7 @@ def test_an_interrupted_run_goes_on_as_the_same_run(tracked_run, results):
     record = train(run, directory, [])
     second = only_run(results)
     assert second.run["run_id"] == first.run["run_id"]
-    assert [row["train/loss"] for row in second.history] == [
-        entry["loss"] for entry in record["train_info"]["losses"]
-    ]
+    assert [row["train/loss"] for row in second.history] == [entry.loss for entry in record.train_info.losses]
     assert second.summary["resumed_from_step"] == 3
 
 
@@ -172,7 +170,7 @@ def test_an_evaluation_is_a_run_of_the_same_group(tracked_run, results):
     found = only_run(results, "evaluate")
     assert found.run["job_type"] == "evaluate"
     assert found.run["run_group"] == only_run(results).run["run_group"]
-    assert found.summary["score/stsb"] == evaluation["evaluation"]["scores"]["score"]
+    assert found.summary["score/stsb"] == evaluation.evaluation.scores["score"]
 
 
 def test_a_run_that_diverged_is_logged_as_such(tracked_run, results):
@@ -188,7 +186,7 @@ def test_a_failure_is_one_warning_and_training_goes_on(tracked_run, monkeypatch,
 
     monkeypatch.setattr(runs, broken, fail)
     run, directory = tracked_run("live")
-    assert train(run, directory, [])["train_info"]["status"] == "done"
+    assert train(run, directory, []).train_info.status == "done"
     warnings = [line for line in capfd.readouterr().err.splitlines() if "W&B" in line]
     assert len(warnings) == 1 and "warning: W&B: OSError: nobody; " in warnings[0]
 
@@ -218,9 +216,9 @@ def test_tracking_is_no_part_of_a_run_s_identity(compose):
 
 
 def test_rows_without_evaluations_or_losses():
-    history = {"losses": [{"step": 2, "loss": None}], "evaluations": []}
+    history = records.History(losses=[records.Loss(2, None)])
     assert runs.rows(history, batch_size=4) == [{"step": 2}]
-    history["training_seconds"] = [{"step": 2, "seconds": 1.0}, {"step": 6, "seconds": 2.0}]
+    history.training_seconds = [records.Seconds(2, 1.0), records.Seconds(6, 2.0)]
     first, second = runs.rows(history, batch_size=4, steps_per_epoch=4)
     assert (first["train/steps_per_second"], second["train/steps_per_second"]) == (2, 4)
     assert (second["train/examples_per_second"], second["epoch"]) == (16, 1.5)

@@ -1,10 +1,13 @@
 """The order of stored predictions, found again from the data and the tokenizer."""
 
+from types import SimpleNamespace
+
 import pandas as pd
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from pipeline.comparison import clusters
+from pipeline.results import records
 
 TEXTS = [
     ("a b c d e f", "a b", 1),
@@ -26,8 +29,10 @@ def record(tmp_path):
     frame.to_parquet(tmp_path / "rte/validation-00000-of-00001.parquet")
     columns = {"text_columns": ["sentence1", "sentence2"]}
     config = {"task": {"subset": "rte", "classification": columns}, "budget": {"max_length": 5}}
-    place = {"path": str(tmp_path)}
-    return {"run_info": {"config": config}, "meta_info": {"data": place, "model": place}}
+    data, model = (records.Material("some/repository", path=str(tmp_path)) for _ in range(2))
+    return SimpleNamespace(
+        run_info=SimpleNamespace(config=config), meta_info=records.MetaInfo(data=data, model=model)
+    )
 
 
 def predictions(labels):
@@ -42,5 +47,5 @@ def test_examples_are_found_from_short_to_long_and_named_by_the_words_of_their_l
 def test_other_data_name_no_clusters(record):
     assert clusters.of_sentences(record, predictions([1, 1, 1, 0, 0])) is None
     assert clusters.of_sentences(record, predictions([1, 0, 0])) is None
-    record["meta_info"]["data"]["path"] += "/moved"
+    record.meta_info.data.path += "/moved"
     assert clusters.of_sentences(record, predictions([1, 0, 0, 1, 1])) is None

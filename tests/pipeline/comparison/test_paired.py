@@ -25,7 +25,6 @@ from pipeline.metrics import translation
 from pipeline.results import records
 from tests.pipeline.comparison.simulated import (
     ALPHA,
-    CHANGES,
     DIFFERENCES,
     SETTINGS,
     answers,
@@ -71,10 +70,12 @@ def test_the_percentiles_of_resampled_seeds_and_examples_would_not():
     assert agrees(1 - outside, RUNS, documented("coverage")["accuracy, seeds ±10 points"][2], DOCUMENTED_RUNS)
 
 
-@pytest.mark.parametrize("setting", [*CHANGES][:1] + [*CHANGES][-1:])
+@pytest.mark.parametrize(
+    "setting", ["four tasks with the same sentences", "one seed in three collapses, both methods"]
+)
 def test_clusters_and_collapsed_seeds_keep_the_promise_that_was_broken_without(setting):
     contained, above, *now = changes(setting, RUNS)
-    expected = documented("changes")[setting.strip()]
+    expected = documented("changes")[setting]
     assert expected[0] < 0.9 < expected[2]
     for share, page in zip((contained, above, *now), expected, strict=True):
         assert agrees(share, RUNS, page, DOCUMENTED_RUNS)
@@ -101,7 +102,7 @@ def test_simulated_runs_get_the_verdicts_they_should(difference):
     for verdict, expected in zip(
         found, documented("verdicts")[f"{difference:+g}".replace("-", "−")], strict=True
     ):
-        assert agrees(found[verdict], RUNS, expected, DOCUMENTED_RUNS)
+        assert agrees(found[verdict], RUNS, expected, DOCUMENTED_RUNS // 5)
 
 
 # Scores.

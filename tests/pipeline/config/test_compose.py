@@ -17,6 +17,7 @@ MINI = ("minilm", "t5-mini", "t5-novice", "smollm2-135m")
 EXAMPLES = {"encoder": "sst2", "encoder-decoder": "wmt16-en-ro", "decoder": "alpaca"}
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("model", choices("model"))
 def test_every_method_composes_with_every_model(model):
     profile = "mini" if model in MINI else "paper"
@@ -31,6 +32,7 @@ def test_every_method_composes_with_every_model(model):
         assert (run.model.name, run.method.name, run.task.name) == (model, method, task)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("task", choices("task"))
 def test_every_task_composes_with_its_kind_of_model_and_no_other(task):
     kind = KINDS[OmegaConf.load(CONF / f"task/{task}.yaml").kind]

@@ -56,6 +56,7 @@ def real_step(run: RunConfig) -> int:
     return counter.get_total_flops()
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("method", ["full-ft", "lora", "lora-fa", "prompt-tuning"])
 @pytest.mark.parametrize("model", MODELS)
 def test_operations_of_a_step_are_those_of_a_real_one(compose, model, method):
@@ -77,6 +78,7 @@ def test_operations_by_the_rule_of_thumb(compose):
     assert found["lora-fa"] == pytest.approx(4 * weights, rel=0.10)
 
 
+@pytest.mark.integration
 def test_steps_evaluations_and_bytes_are_those_of_a_real_run(compose, tmp_path):
     epochs = ["budget.max_steps=null", "budget.epochs=2", "profile.budgets.minilm.evaluations=3"]
     run = compose("model=minilm", "method=lora-fa", "task=mnli", *epochs)
@@ -135,6 +137,7 @@ def test_a_mirror_need_not_have_every_configuration_that_its_card_names(compose,
     assert sizes._on_disk("nyu-mll/glue", "main", "ax", str(tmp_path)) == {}
 
 
+@pytest.mark.integration
 def test_llama_full_fine_tuning_does_not_fit_80_gb_and_lora_fa_does():
     def needed(method: str, size: int) -> int:
         overrides = ["model=llama-7b", "task=alpaca", f"method={method}", f"budget.batch_size={size}"]

@@ -44,6 +44,7 @@ def test_every_published_cell_has_a_recipe(table: str) -> None:
     assert all(text == "fits" or text == "OOM" or float(text) > 0 for text in numbers.values())
 
 
+@pytest.mark.integration
 def test_ours_saves_what_it_claims_on_llama() -> None:
     cells = {dict(cell.key)["method"]: cell.recipe for cell in TABLES["figure3"]("fitted")}
     assert estimate(cells["lora-fa-lean"]).peak <= 0.62 * estimate(cells["lora"]).peak

@@ -174,6 +174,7 @@ def by_hand(model, tokenizer, data, form, shots):
     return rows
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("name", "form", "shots"),
     [

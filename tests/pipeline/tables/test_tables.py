@@ -8,42 +8,21 @@ from statistics import fmean
 import pandas as pd
 import pytest
 
-from pipeline import files
 from pipeline.errors import RecordError
 from pipeline.results import records
 from pipeline.tables import glue, outcomes, render
 from pipeline.tables.table import Cell, Row, Table
+from tests.pipeline import made_up
 
 ROOT = outcomes.ROOT
 
 
 def write(run, score: float | None, stand_in: str | None = "recast sentences", status: str = "done") -> None:
     """Writes the record and the evaluation of a run."""
-    about = {}
-    if stand_in:
-        about = {"stand_in": stand_in, "baselines": {"sst2": {"majority": 0.5, "bag_of_words": 0.7}}}
-    best = None if score is None else {"score": score}
-    record = {
-        "run_info": {
-            "config": {
-                "task": {"kind": "classification", "subset": "sst2"},
-                "model": {"frozen_dtype": "float32"},
-            },
-            "config_hash": "",
-        },
-        "train_info": {
-            "metric": "accuracy",
-            "status": status,
-            "best": best,
-            "last": best,
-            "trainable_parameters": 1_234_567,
-        },
-        "meta_info": {"model": {"about": {}}, "data": {"about": about}},
-    }
-    scores = {} if score is None else {"score": score}
-    evaluation = {"run_info": {}, "evaluation": {"status": status, "scores": scores}, "meta_info": {}}
-    files.write_json(Path(run.directory, records.NAME), record)
-    files.write_json(Path(run.directory, records.EVALUATION), evaluation)
+    baselines = {run.task: {"majority": 0.5, "bag_of_words": 0.7}} if stand_in else {}
+    info = {"metric": "accuracy", "trainable_parameters": 1_234_567}
+    made_up.write(run, score, status, baselines, stand_in, **info)
+    made_up.write_evaluation(run, status, **({} if score is None else {"score": score}))
     right = [0, 1] * 8
     found = [1 - label if index == run.seed else label for index, label in enumerate(right)]
     predictions = pd.DataFrame({"split": "validation", "prediction": found, "label": right})

@@ -1,4 +1,3 @@
-import json
 import signal
 import subprocess
 import sys
@@ -18,10 +17,10 @@ from pipeline.training import fit, trainer
 METHODS = ["full-ft", "prompt-tuning", "lora", "lora-qv", "lora-fa"]
 
 
-def results(record: dict) -> dict:
+def results(record: records.Record) -> dict:
     """What of a record must be the same for the same configuration on the same machine."""
     return {
-        key: record["train_info"][key]
+        key: getattr(record.train_info, key)
         for key in ("status", "evaluations", "best", "losses", "steps", "tokens")
     }
 
@@ -30,25 +29,26 @@ def results(record: dict) -> dict:
 def test_every_method_trains_and_records(compose, tmp_path, method):
     run = compose(f"method={method}", "task=sst2")
     record = train(run, tmp_path, ["seed=0"])
-    assert records.read(tmp_path / "metrics.json") == json.loads(json.dumps(record))
-    info = record["train_info"]
-    assert info["status"] == "done"
-    assert [entry["step"] for entry in info["evaluations"]] == [3, 6]
-    assert info["best"]["score"] == max(entry["score"] for entry in info["evaluations"])
-    assert info["peak_memory_bytes"]["resident"] > 0 and info["tokens_per_second"] > 0
-    assert record["run_info"]["config"]["method"]["name"] == method
-    assert record["meta_info"]["packages"]["torch"] == torch.__version__
+    assert records.read(tmp_path) == record
+    info = record.train_info
+    assert info.status == "done"
+    assert [entry.step for entry in info.evaluations] == [3, 6]
+    assert info.best.score == max(entry.score for entry in info.evaluations)
+    assert info.peak_memory_bytes["resident"] > 0 and info.tokens_per_second > 0
+    assert record.run_info.config["method"]["name"] == method
+    assert record.meta_info.packages["torch"] == torch.__version__
     assert not (tmp_path / "checkpoints").exists()
 
 
 @pytest.mark.parametrize("task", ["stsb", "mnli", "cola"])
 def test_every_kind_of_task_trains(compose, tmp_path, task):
-    info = train(compose(f"task={task}"), tmp_path, [])["train_info"]
-    splits = [key for key in info["best"] if key.startswith("validation")]
-    assert info["best"]["score"] == pytest.approx(sum(info["best"][key] for key in splits) / len(splits))
+    info = train(compose(f"task={task}"), tmp_path, []).train_info
+    splits = [value for key, value in info.best.others.items() if key.startswith("validation")]
+    assert info.best.score == pytest.approx(sum(splits) / len(splits))
     assert len(splits) == (2 if task == "mnli" else 1)
 
 
+@pytest.mark.integration
 def test_trainable_parameters_follow_the_formulas(compose, tmp_path):
     d, ffn, layers, r, tokens = 32, 64, 2, 8, 5
     head = d * d + d + 2 * d + 2
@@ -60,17 +60,18 @@ def test_trainable_parameters_follow_the_formulas(compose, tmp_path):
         "lora-fa": layers * r * outputs + head,
     }
     for method, count in expected.items():
-        info = train(compose(f"method={method}"), tmp_path / method, [])["train_info"]
-        assert info["trainable_parameters"] == count, method
+        info = train(compose(f"method={method}"), tmp_path / method, []).train_info
+        assert info.trainable_parameters == count, method
 
 
+@pytest.mark.integration
 def test_same_seed_same_metrics_and_another_seed_others(compose, tmp_path):
     one, same, other = (
         results(train(compose("method=lora-fa", f"seed={seed}"), tmp_path / name, []))
         for name, seed in (("one", 0), ("same", 0), ("other", 1))
     )
     assert one == same
-    assert one["losses"] != other["losses"]
+    assert one.losses != other.losses
 
 
 def test_a_finished_run_is_left_alone_and_a_changed_one_is_not(compose, tmp_path, capsys):
@@ -78,7 +79,7 @@ def test_a_finished_run_is_left_alone_and_a_changed_one_is_not(compose, tmp_path
     assert train(compose(), tmp_path, []) == first
     assert "already done" in capsys.readouterr().out
     changed = train(compose("alpha=16"), tmp_path, [])
-    assert changed["run_info"]["config_hash"] != first["run_info"]["config_hash"]
+    assert changed.run_info.config_hash != first.run_info.config_hash
 
 
 def test_frozen_weights_do_not_move_and_a_is_saved(compose, tmp_path, tiny_mirror):
@@ -89,7 +90,7 @@ def test_frozen_weights_do_not_move_and_a_is_saved(compose, tmp_path, tiny_mirro
     assert len(a) == len(b) == 12
     assert all(value.abs().sum() > 0 for value in b.values())
     again = fit.fit(compose("method=lora-fa", "lr=1e-9"), tmp_path / "again", "hash")
-    assert again.info["status"] == "done"
+    assert again.info.status == "done"
     untrained = load_file(tmp_path / "again/model/adapter_model.safetensors")
     for name, value in a.items():
         torch.testing.assert_close(untrained[name], value, rtol=0, atol=0)
@@ -106,10 +107,10 @@ def test_trained_weights_and_the_head_are_float32_over_a_bfloat16_encoder(compos
 
 
 def test_divergence_is_a_result(compose, tmp_path):
-    info = train(compose("method=full-ft", "lr=1e30", "trainer.warmup_ratio=0"), tmp_path, [])["train_info"]
-    assert info["status"] == "diverged"
-    assert info["problem"].startswith("loss not finite at step ")
-    assert info["best"] is None
+    info = train(compose("method=full-ft", "lr=1e30", "trainer.warmup_ratio=0"), tmp_path, []).train_info
+    assert info.status == "diverged"
+    assert info.problem.startswith("loss not finite at step ")
+    assert info.best is None
     assert "NaN" not in (tmp_path / "metrics.json").read_text()
 
 
@@ -125,9 +126,9 @@ def test_out_of_memory_is_a_result(compose, tmp_path, monkeypatch, error):
         raise error
 
     monkeypatch.setattr(trainer.Seq2SeqTrainer, "training_step", full)
-    info = train(compose(), tmp_path, [])["train_info"]
-    assert info["status"] == "out_of_memory"
-    assert "memory" in info["problem"]
+    info = train(compose(), tmp_path, []).train_info
+    assert info.status == "out_of_memory"
+    assert "memory" in info.problem
 
 
 def test_out_of_memory_before_the_first_step_is_a_result(compose, tmp_path, monkeypatch):
@@ -135,8 +136,8 @@ def test_out_of_memory_before_the_first_step_is_a_result(compose, tmp_path, monk
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(trainer.Seq2SeqTrainer, "__init__", full)
-    info = train(compose(), tmp_path, [])["train_info"]
-    assert (info["status"], info["steps"], info["best"]) == ("out_of_memory", 0, None)
+    info = train(compose(), tmp_path, []).train_info
+    assert (info.status, info.steps, info.best) == ("out_of_memory", 0, None)
 
 
 def test_other_errors_are_not_swallowed(compose, tmp_path, monkeypatch):
@@ -157,9 +158,9 @@ def test_a_run_that_ended_before_its_record_was_written_is_not_trained_on(compos
         with pytest.raises(ZeroDivisionError):
             fit.fit(run, tmp_path, "hash")
     ended = fit.fit(run, tmp_path, "hash").info
-    assert ended["resumed_from_step"] == ended["steps"] == 6
+    assert ended.resumed_from_step == ended.steps == 6
     for key in ("losses", "evaluations", "best", "tokens", "step_memory_bytes"):
-        assert ended[key] == whole[key], key
+        assert getattr(ended, key) == getattr(whole, key), key
     weights = [
         load_file(folder / "model/adapter_model.safetensors") for folder in (tmp_path, tmp_path / "whole")
     ]
@@ -188,5 +189,5 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_metrics(tiny_overrides, tmp
     directory = states[0].parents[3]
     assert not (directory / "metrics.json").exists()
     resumed = train(run, directory, [])
-    assert resumed["train_info"]["resumed_from_step"] == 20
+    assert resumed.train_info.resumed_from_step == 20
     assert results(resumed) == results(train(run, tmp_path / "whole", []))

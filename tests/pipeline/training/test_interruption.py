@@ -11,6 +11,7 @@ from pipeline.training.interruption import Interrupted, Watch, watched
 from tests.pipeline.costs.steps import in_step
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("step", [1, 3, 4])  # a run is evaluated, and saved anyway, after its steps 3 and 6
 @pytest.mark.parametrize("number", interruption.SIGNALS)
 def test_the_step_that_a_signal_comes_in_is_saved_and_nothing_else_changes(compose, tmp_path, step, number):
@@ -20,9 +21,9 @@ def test_the_step_that_a_signal_comes_in_is_saved_and_nothing_else_changes(compo
     with in_step(step - 1, lambda: os.kill(os.getpid(), number)), pytest.raises(Interrupted, match=said):
         fit.fit(run, tmp_path / "run", "hash")
     resumed = fit.fit(run, tmp_path / "run", "hash").info
-    assert resumed["resumed_from_step"] == step
+    assert resumed.resumed_from_step == step
     for key in ("losses", "evaluations", "best", "steps", "tokens"):
-        assert resumed[key] == whole[key], key
+        assert getattr(resumed, key) == getattr(whole, key), key
 
 
 def test_a_signal_in_the_last_step_lets_the_run_end(compose, tmp_path, monkeypatch):
@@ -34,7 +35,7 @@ def test_a_signal_in_the_last_step_lets_the_run_end(compose, tmp_path, monkeypat
 
     monkeypatch.setattr(fit, "watched", asked)
     run = compose("budget.max_steps=1", "profile.budgets.minilm.evaluations=1")
-    assert fit.fit(run, tmp_path, "hash").info["status"] == "done"
+    assert fit.fit(run, tmp_path, "hash").info.status == "done"
 
 
 def test_a_step_that_does_not_end_is_interrupted_in_it(compose, tmp_path, monkeypatch):

@@ -126,6 +126,7 @@ def small_model(tokenizer):
     )
 
 
+@pytest.mark.integration
 def test_pretraining_learns_and_is_the_same_each_time(tokenizer, pairs):
     texts = [PREFIX + pair.en for pair in pairs], [pair.ro for pair in pairs], [pair.en for pair in pairs]
     early = pretrain(small_model(tokenizer), tokenizer, *texts, steps=5)

@@ -21,6 +21,7 @@ from pipeline import train
 from pipeline.config.compose import compose_run
 from pipeline.config.schema import RunConfig
 from pipeline.errors import AssetError, ConfigError, ProcessError
+from pipeline.results import records
 from pipeline.training.distributed.launch import _explained, launch
 from tests.pipeline.costs.steps import in_step
 from tests.pipeline.training.distributed import jobs
@@ -92,19 +93,20 @@ def pairs(plain_overrides: list[str], folder: Path) -> dict[str, Pair]:
     jobs.llama().save_pretrained(folder / "llama")
     *together, resumed = launch(2, jobs.everything, cases, folder)
     found = {
-        name: Pair(one["train_info"], two["train_info"], folder / name)
+        name: Pair(one.train_info, two.train_info, folder / name)
         for name, one, two in zip(CASES, runs, together, strict=True)
     }
-    return found | {"resumed": Pair(runs[0]["train_info"], resumed["train_info"], folder / "lora-fa")}
+    return found | {"resumed": Pair(runs[0].train_info, resumed.train_info, folder / "lora-fa")}
 
 
-def assert_same(one: dict[str, Any], two: dict[str, Any]) -> None:
+def assert_same(one: records.TrainInfo, two: records.TrainInfo) -> None:
     for key in ("status", "problem", "steps", "trainable_parameters", "total_parameters"):
-        assert one[key] == two[key], key
+        assert getattr(one, key) == getattr(two, key), key
     for key in ("losses", "evaluations"):
-        assert len(one[key]) == len(two[key])
-        for expected, found in zip(one[key], two[key], strict=True):
-            assert found == pytest.approx(expected, **TOLERANCE), key
+        expected, found = (records.as_json(getattr(info, key)) for info in (one, two))
+        assert len(expected) == len(found)
+        for each, other in zip(expected, found, strict=True):
+            assert other == pytest.approx(each, **TOLERANCE), key
 
 
 @pytest.mark.integration
@@ -113,19 +115,21 @@ def test_two_processes_have_the_losses_and_scores_of_one(pairs, name):
     one, two = pairs[name].one, pairs[name].two
     if name == "regression":  # what fills its last batch of validation cannot be left out of the loss
         for info in (one, two):
-            info["evaluations"] = [{"score": entry["score"]} for entry in info["evaluations"]]
+            info.evaluations = [
+                records.Score(entry.step, entry.epoch, entry.score) for entry in info.evaluations
+            ]
     assert_same(one, two)
 
 
 @pytest.mark.integration
 def test_a_run_of_one_process_goes_on_in_two(pairs):
-    assert pairs["resumed"].two["resumed_from_step"] == 3
-    assert pairs["resumed"].one["resumed_from_step"] is None
+    assert pairs["resumed"].two.resumed_from_step == 3
+    assert pairs["resumed"].one.resumed_from_step is None
 
 
 @pytest.mark.integration
 def test_divergence_in_two_processes_is_the_same_result(pairs):
-    assert pairs["diverging"].two["status"] == "diverged"
+    assert pairs["diverging"].two.status == "diverged"
 
 
 @pytest.mark.integration
@@ -188,17 +192,17 @@ def test_communication_is_what_the_formulas_say(pairs):
         "prompt-tuning": tokens * d + head,
     }
     for name, elements in reduced.items():
-        assert pairs[name].two["communication"]["gradient_bytes"] == size * elements, name
+        assert pairs[name].two.communication["gradient_bytes"] == size * elements, name
     assert 2 * (reduced["lora-fa"] - head) == reduced["lora"] - head
     layer = 4 * (d * d + d) + 2 * d * ffn + ffn + d + 2 * 2 * d
-    total = pairs["lora-fa"].two["total_parameters"] - r * (inputs + outputs) - head
+    total = pairs["lora-fa"].two.total_parameters - r * (inputs + outputs) - head
     gathered = 2 * layers * layer + (
         total - layers * layer
     )  # the layers in forward and backward, the rest once
     for name in reduced:
-        assert pairs[name].two["communication"]["weight_bytes"] == size * gathered
-        assert pairs[name].two["communication"]["processes"] == 2
-        assert pairs[name].one["communication"] is None
+        assert pairs[name].two.communication["weight_bytes"] == size * gathered
+        assert pairs[name].two.communication["processes"] == 2
+        assert pairs[name].one.communication is None
     everything = pairs["full-ft"].two  # nothing is frozen
     assert everything["communication"]["gradient_bytes"] == size * everything["trainable_parameters"]
     assert everything["communication"]["weight_bytes"] == 0
@@ -214,8 +218,8 @@ def test_sharded_weights_do_not_count_as_saved_for_backward(pairs, folder):
 def test_the_memory_of_a_step_has_half_of_the_frozen_weights(pairs):
     for name in ("lora", "lora-fa"):
         one, two = pairs[name].one, pairs[name].two
-        weights = [info["step_memory_bytes"] - info["saved_for_backward_bytes"] for info in (one, two)]
-        frozen = 4 * (one["total_parameters"] - one["trainable_parameters"])
+        weights = [info.step_memory_bytes - info.saved_for_backward_bytes for info in (one, two)]
+        frozen = 4 * (one.total_parameters - one.trainable_parameters)
         adapters = 4 * 8 * 2 * 224 if name == "lora-fa" else 0  # A, which is not shared
         assert weights[0] - weights[1] == pytest.approx((frozen - adapters) / 2, rel=0.01)
 
@@ -224,10 +228,10 @@ def test_the_memory_of_a_step_has_half_of_the_frozen_weights(pairs):
 def test_too_little_memory_in_one_process_is_the_runs_result(plain_overrides, tmp_path, monkeypatch):
     monkeypatch.setattr(train, "_compute", jobs.out_of_memory)
     run = composed(*plain_overrides, "task=sst2", *TOGETHER)
-    info = train.train(run, tmp_path, [])["train_info"]
-    assert (info["status"], info["steps"]) == ("out_of_memory", 4)
-    assert [entry["step"] for entry in info["evaluations"]] == [3]
-    assert "out of memory" in info["problem"]
+    info = train.train(run, tmp_path, []).train_info
+    assert (info.status, info.steps) == ("out_of_memory", 4)
+    assert [entry.step for entry in info.evaluations] == [3]
+    assert "out of memory" in info.problem
 
 
 @pytest.mark.integration
@@ -270,9 +274,9 @@ def test_a_signal_saves_a_checkpoint_and_one_process_goes_on(plain_overrides, tm
     _, errors = process.communicate(timeout=60)
     assert process.returncode == os.EX_TEMPFAIL, errors
     directory = seals[0].parents[3]
-    whole = train.train(run, tmp_path / "whole", [])["train_info"]
-    resumed = train.train(run, directory, [])["train_info"]
-    assert 30 <= resumed["resumed_from_step"] < 60
+    whole = train.train(run, tmp_path / "whole", []).train_info
+    resumed = train.train(run, directory, []).train_info
+    assert 30 <= resumed.resumed_from_step < 60
     assert (
         f"error: interrupted; the same command goes on from step {resumed['resumed_from_step']}\n" in errors
     )
