@@ -6,6 +6,7 @@ and compared with it. By hand:
 
     python docs/generated.py configuration
     python docs/generated.py models > docs/models.md
+    python docs/generated.py differences > docs/differences.md
     python docs/generated.py graph > docs/dag.svg
 """
 
@@ -49,6 +50,7 @@ SECTIONS = {
     schema.Trainer: "`conf/recipe/`, and `sharding` in `conf/trainer/`; under `trainer`",
     experiment.Experiment: "`conf/experiment/`",
     experiment.Setting: "`conf/experiment/`, each of `settings`",
+    experiment.Steps: "`conf/experiment/`, under `steps`",
     experiment.Bar: "`conf/experiment/`, under `bar`",
     experiment.Plot: "`conf/experiment/`, under `plot`",
     experiment.Statistics: "`conf/config.yaml`, under `statistics`",
@@ -85,6 +87,24 @@ def configuration() -> str:
         *(part for file in _paths("profile") for part in (f"## conf/profile/{file.name}", _source(file))),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def differences() -> str:
+    """Returns docs/differences.md, from conf/differences.yaml."""
+    rows = [
+        [item["about"], item["paper"], item["here"]]
+        for item in yaml.safe_load((CONF / "differences.yaml").read_text())
+    ]
+    return (
+        "\n\n".join(
+            [
+                "# Where this reproduction differs from the paper",
+                "Made from `conf/differences.yaml`, which a test compares with the configurations of the paper profile.",
+                _table(["what", "the paper", "here"], rows),
+            ]
+        )
+        + "\n"
+    )
 
 
 def _section(kind: type, place: str) -> Iterator[str]:
@@ -286,5 +306,10 @@ def graph(follows: dict[str, set[str]]) -> str:
 
 
 if __name__ == "__main__":
-    pages = {"configuration": configuration, "graph": lambda: graph(rules()), "models": models}
+    pages = {
+        "configuration": configuration,
+        "differences": differences,
+        "graph": lambda: graph(rules()),
+        "models": models,
+    }
     sys.stdout.write(pages[sys.argv[1]]())

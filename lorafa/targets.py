@@ -15,12 +15,14 @@ from transformers.models.roberta.modeling_roberta import RobertaAttention
 from transformers.models.t5.modeling_t5 import T5Attention
 from transformers.pytorch_utils import Conv1D
 
-# Attention modules, with the paths of their query and value projections.
-_ATTENTION: dict[type[nn.Module], tuple[str, str]] = {
-    BertAttention: ("self.query", "self.value"),
-    RobertaAttention: ("self.query", "self.value"),
-    LlamaAttention: ("q_proj", "v_proj"),
-    T5Attention: ("q", "v"),
+PROJECTIONS = "qkvo"
+_BERT = ("self.query", "self.key", "self.value", "output.dense")
+# Attention modules, with the paths of their `PROJECTIONS`.
+_ATTENTION: dict[type[nn.Module], tuple[str, ...]] = {
+    BertAttention: _BERT,
+    RobertaAttention: _BERT,
+    LlamaAttention: ("q_proj", "k_proj", "v_proj", "o_proj"),
+    T5Attention: ("q", "k", "v", "o"),
 }
 
 SHORTHANDS = ("all-linear", "attention", "qv")
@@ -117,7 +119,8 @@ def select_targets(model: nn.Module, target: str, layer_fraction: float = 1.0) -
     Args:
         model: The base model.
         target: "all-linear": every linear layer inside the model's stacks of layers, so no embedding and no
-            head; "attention": those of the attention modules; "qv": their query and value projections.
+            head; "attention": those of the attention modules; letters of `PROJECTIONS`, as in "qv": their query, key,
+            value and output projections.
         layer_fraction: Take only the last fraction of each stack, in (0, 1], rounded up to whole layers.
 
     Returns:
@@ -126,14 +129,14 @@ def select_targets(model: nn.Module, target: str, layer_fraction: float = 1.0) -
     Raises:
         ValueError: If the shorthand is unknown or the model has no such layer.
     """
-    if target not in SHORTHANDS:
+    if target not in SHORTHANDS and not is_projections(target):
         raise ValueError(f"target_modules must be one of {', '.join(SHORTHANDS)} or names, not {target!r}")
     names: list[str] = []
     for layer_name, layer in layers(model, layer_fraction):
         for attention_name, attention in _attentions(layer) if target != "all-linear" else [("", layer)]:
             prefix = f"{layer_name}.{attention_name}".rstrip(".")
             for name in _linears(attention):
-                if target != "qv" or name in _ATTENTION[type(attention)]:
+                if not is_projections(target) or name in _named(attention, target):
                     names.append(f"{prefix}.{name}")
     if not names:
         families = ", ".join(attention.__name__ for attention in _ATTENTION)
@@ -142,6 +145,17 @@ def select_targets(model: nn.Module, target: str, layer_fraction: float = 1.0) -
             f"attention modules: {families}); list the names of its linear layers instead"
         )
     return names
+
+
+def is_projections(target: str) -> bool:
+    """Say whether a shorthand is made of the letters of `PROJECTIONS`, each at most once."""
+    return 0 < len(target) == len(set(target) & set(PROJECTIONS))
+
+
+def _named(attention: nn.Module, letters: str) -> list[str]:
+    """Return the paths of some projections in an attention module."""
+    paths = dict(zip(PROJECTIONS, _ATTENTION[type(attention)], strict=True))
+    return [paths[letter] for letter in letters]
 
 
 def layers(model: nn.Module, fraction: float = 1.0) -> Iterator[tuple[str, nn.Module]]:

@@ -57,7 +57,7 @@ def _trainable() -> list[dict[str, Any]]:
 
 def _throughput() -> list[dict[str, Any]]:
     """Returns the modelled throughput of Figure 5's steps, in the fitted reading."""
-    cells = paper.TABLES["figure5"]("fitted")
+    cells = paper.cells("figure5_throughput", "fitted")
     return [{**dict(c.key), "tokens_per_second": tokens_per_second(c.recipe)} for c in cells]
 
 

@@ -148,6 +148,16 @@ def notes(survey: Survey, downloads: list[Download], jobs: int) -> Iterator[str]
         yield f"Profile {survey.plan.profile.name} computes on the CPU, where `python -m pipeline.status` knows more."
 
 
+def comparison(survey: Survey, shorter: Survey) -> str:
+    """Says what a profile's shorter way costs beside its own."""
+    costs = []
+    for one in (survey, shorter):
+        total = one.line(one.runs)
+        hours = ", ".join(f"{total.seconds[gpu.name] / 3600:,.0f} h on {gpu.name}" for gpu in one.gpus)
+        costs.append(f"profile={one.plan.profile.name} takes {total.runs:,} runs and {hours}")
+    return f"Two ways: {'; '.join(costs)}. docs/plan.md says what the shorter one leaves out."
+
+
 def facts(survey: Survey, target: str | None, price: float | None, jobs: int) -> dict[str, Any]:
     """Returns what the tables show and every run, as plain data; bytes, seconds and operations are numbers."""
     total = survey.line(survey.runs)
@@ -232,6 +242,10 @@ def main() -> None:
         console.print(misfits)
     for note in notes(survey, downloads, jobs):
         console.print(note)
+    if plan.profile.shorter is not None:
+        others = [word for word in overrides if not word.startswith("profile=")]
+        shorter = plan_of_arguments([f"profile={plan.profile.shorter}", *others])
+        console.print(comparison(survey, Survey(shorter, target, gpus, survey.utilisation, survey.processes)))
 
 
 if __name__ == "__main__":

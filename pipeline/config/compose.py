@@ -6,6 +6,7 @@ names the file and the key of whatever it cannot accept.
 
 import os
 import re
+import typing
 from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -50,6 +51,8 @@ def compose_run(overrides: Iterable[str]) -> tuple[RunConfig, DictConfig]:
 def compose_experiments(overrides: Iterable[str]) -> tuple[dict[str, Experiment], Profile, Statistics]:
     """Composes and checks conf/experiment/, the profile that fills its grids, and how methods are compared.
 
+    Keys under `full_scale` in an experiment's file replace its others in profiles of the paper's own models.
+
     An experiment's file is put into a configuration that is composed once: composing takes a tenth of a second.
 
     Raises:
@@ -62,7 +65,11 @@ def compose_experiments(overrides: Iterable[str]) -> tuple[dict[str, Experiment]
     experiments: dict[str, Experiment] = {}
     OmegaConf.set_struct(cfg, False)
     for file in sorted((CONF / "experiment").glob("*.yaml")):
-        cfg.experiment = OmegaConf.load(file)
+        described = typing.cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(file)))
+        at_full_scale = described.pop("full_scale", {})
+        if described.get("only_full_scale") and not profile.full_scale:
+            continue
+        cfg.experiment = described | (at_full_scale if profile.full_scale else {})
         where = _Locator({**choices, "experiment": file.stem}, overrides)
         experiments[file.stem] = _typed(Experiment, cfg, "experiment", where)
     return experiments, profile, statistics
@@ -158,12 +165,19 @@ def problems(run: RunConfig) -> Iterable[tuple[str, str]]:
             if getattr(run, key) is None:
                 yield key, f"{method.name} needs a value"
         if method.targets is None:
-            yield "method.targets", f"{method.name} needs one of {', '.join(TARGETS)}"
+            yield "method.targets", f"{method.name} needs {TARGETS}"
     elif run.rank is not None:
         yield "rank", f"method {method.name} has no rank"
     if method.kind == "prompt-tuning" and method.virtual_tokens is None:
         yield "method.virtual_tokens", f"{method.name} needs a value"
     yield from _world_problems(run)
+    if budget.batch_size % (budget.micro_batch or 1):
+        yield (
+            "budget.micro_batch",
+            f"must divide budget.batch_size ({budget.batch_size}), got {budget.micro_batch}",
+        )
+    elif budget.micro_batch and run.world_size > 1:
+        yield "budget.micro_batch", "for one process alone: with trainer=fsdp each has its part of a batch"
     if (budget.epochs is None) == (budget.max_steps is None):
         yield "budget.max_steps", "give either epochs or max_steps"
     if budget.evaluations and budget.max_steps and budget.evaluations > budget.max_steps:
@@ -212,7 +226,7 @@ class _Locator:
             return f"command line: {key}: {problem}"
         if group == "budget":
             return f"conf/profile/{self.choices.get('profile')}.yaml: {key}: {problem}"
-        if group == "trainer" and rest != "sharding":
+        if group == "trainer" and rest not in ("sharding", "checkpointing"):
             group = "recipe"
         if group in GROUPS and rest:
             return f"conf/{group}/{self.choices.get(group)}.yaml: {rest}: {problem}"

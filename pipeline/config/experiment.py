@@ -80,6 +80,33 @@ class Setting:
     overrides: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass
+class Steps:
+    """The training steps that an experiment of estimates is of: every combination of models, axes and methods.
+
+    What a step is made of comes from `conf/model/` and `conf/method/`, as a run of the paper profile has it; then, each
+    over what comes before: the model's `measured`, `recipe`, the model's own fields and, in the fitted reading, its
+    `fitted_length` and `fitted`; the method's and the axes' values.
+
+    Attributes:
+        models: Files of conf/model, to the fields that are special about each.
+        methods: The column `method`, to the file of conf/method under `method` where it has another name, and fields.
+        recipe: Fields of `lorafa.memory.recipe.Recipe`.
+        fitted: More of them, in the fitted reading alone.
+        axes: A column to its values, of the field of that name; or to a name for each, with the fields it stands for.
+        like: An experiment whose steps these are.
+        decimal: Methods whose published parameters are in units of 10⁶; those of others are in units of 2²⁰.
+    """
+
+    models: dict[str, dict[str, Any]] = field(default_factory=dict)
+    methods: dict[str, dict[str, Any]] = field(default_factory=dict)
+    recipe: dict[str, Any] = field(default_factory=dict)
+    fitted: dict[str, Any] = field(default_factory=dict)
+    axes: dict[str, Any] = field(default_factory=dict)
+    like: str | None = None
+    decimal: list[str] = field(default_factory=list)
+
+
 @dataclass(frozen=True)
 class Kind:
     """What the experiments of a kind are made of, and what makes their table and figure.
@@ -111,6 +138,7 @@ KINDS = {
     "search": Kind("training", table="search:build"),
     "sensitivity": Kind("training", table="sensitivity:build"),
     "comparison": Kind("training", table="comparison:build"),
+    "benchmark": Kind("scores", table="comparison:build"),
     "heatmap": Kind("training", figure="sensitivity:draw", numbers="figures.sensitivity:numbers", drawn=True),
     "convergence": Kind(
         "training", figure="convergence:draw", numbers="figures.convergence:numbers", drawn=True
@@ -177,6 +205,9 @@ class Experiment:
         compares: Other experiments, whose runs a table of `verdicts` compares.
         plot: How the numbers are drawn, where they are.
         bar: What the numbers must reach, where they can be judged.
+        overrides: What is special about all of its runs.
+        steps: What is estimated, where there are no runs.
+        only_full_scale: Whether other profiles leave it out: their models could not tell anything.
     """
 
     name: str = field(metadata=checks.name())
@@ -200,6 +231,9 @@ class Experiment:
     compares: list[str] = field(default_factory=list)
     plot: Plot | None = None
     bar: Bar | None = None
+    overrides: dict[str, Any] = field(default_factory=dict)
+    steps: Steps | None = None
+    only_full_scale: bool = False
 
     @property
     def drawn(self) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import files
-from pipeline.config.experiment import Bar, Experiment, Plot, Setting, Statistics
+from pipeline.config.experiment import Bar, Experiment, Plot, Setting, Statistics, Steps
 from pipeline.config.paths import EVALUATION, RECORD, spell, subdir, unplaced
 from pipeline.config.profile import Profile
 from pipeline.errors import ConfigError, RecordError
@@ -282,7 +282,8 @@ def _experiment(data: dict[str, Any]) -> Experiment:
     plot = Plot(**data["plot"]) if data["plot"] else None
     settings = {label: Setting(**setting) for label, setting in data["settings"].items()}
     bar = Bar(**data["bar"]) if data["bar"] else None
-    return Experiment(**{**data, "plot": plot, "settings": settings, "bar": bar})
+    steps = Steps(**data["steps"]) if data["steps"] else None
+    return Experiment(**{**data, "plot": plot, "settings": settings, "bar": bar, "steps": steps})
 
 
 def _published(experiment: Experiment) -> str | None:

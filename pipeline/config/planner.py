@@ -183,16 +183,25 @@ def _vary(choices: list[str], axes: dict[str, str], composed: Composer) -> RunCo
 
 def _variants(experiment: Experiment) -> list[tuple[str, dict[str, str]]]:
     """Returns the methods with the overrides that each is run with."""
+    common = _spelled(experiment.overrides)
     if experiment.settings:
         return [
             (
                 setting.method,
-                {**axes, **{key: spell(value) for key, value in setting.overrides.items()}, "setting": label},
+                {**common, **axes, **_spelled(setting.overrides), "setting": label},
             )
             for label, setting in experiment.settings.items()
             for axes in _combinations(experiment, setting.method)
         ]
-    return [(method, axes) for method in experiment.methods for axes in _combinations(experiment, method)]
+    return [
+        (method, {**common, **axes})
+        for method in experiment.methods
+        for axes in _combinations(experiment, method)
+    ]
+
+
+def _spelled(overrides: Mapping[str, Any]) -> dict[str, str]:
+    return {key: spell(value) for key, value in overrides.items()}
 
 
 def _combinations(experiment: Experiment, method: str) -> list[dict[str, str]]:

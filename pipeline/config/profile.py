@@ -34,6 +34,9 @@ class Profile:
         instructions: What the instruction tasks' files refer to.
         budgets: What the profile's `budget` refers to, by model.
         grids: What the experiments' axes refer to.
+        full_scale: Whether its models are the paper's own; what an experiment's file has under `full_scale` then holds.
+        shorter: Another profile of the same experiments, which costs less; `python -m pipeline.plan` prints both.
+        epochs: What the profile's `budget` refers to, by task.
         judged: Whether its numbers mean anything, so that `python -m pipeline.check` can judge them.
     """
 
@@ -59,6 +62,9 @@ class Profile:
     instructions: dict[str, Any] = field(default_factory=dict)
     budgets: dict[str, Any] = field(default_factory=dict)
     grids: dict[str, Any] = field(default_factory=dict)
+    full_scale: bool = False
+    shorter: str | None = None
+    epochs: dict[str, int] = field(default_factory=dict)
     judged: bool = True
 
     @property

@@ -11,7 +11,15 @@ from pipeline.config.profile import Profile
 
 # Task kind to the kind of model that it takes.
 KINDS = {"classification": "encoder", "translation": "encoder-decoder", "instructions": "decoder"}
-TARGETS = ("all-linear", "attention", "qv")  # lorafa.targets.SHORTHANDS, without importing torch
+# What `lorafa.targets.select_targets` takes, without importing torch.
+TARGETS = "all-linear, attention, or letters of qkvo as in qv"
+
+
+def _is_target(value: str) -> bool:
+    return value in ("all-linear", "attention") or 0 < len(value) == len(set(value) & set("qkvo"))
+
+
+OF_TARGETS: dict[str, checks.Check] = {"check": (_is_target, f"must be {TARGETS}")}
 
 
 @dataclass
@@ -25,6 +33,7 @@ class Budget:
         batch_size: Examples in a step.
         max_length: Tokens of an input; the rest is cut off.
         max_target_length: Tokens of a translation or an answer.
+        micro_batch: Examples of a pass, of which a step has several and adds their gradients up; null: all of a step's.
     """
 
     epochs: int | None = field(metadata=checks.at_least(1))
@@ -33,6 +42,12 @@ class Budget:
     batch_size: int = field(metadata=checks.at_least(1))
     max_length: int = field(metadata=checks.at_least(4))
     max_target_length: int | None = field(metadata=checks.at_least(4))
+    micro_batch: int | None = field(default=None, metadata=checks.at_least(1))
+
+    @property
+    def passes(self) -> int:
+        """How many forward and backward passes a step has."""
+        return self.batch_size // (self.micro_batch or self.batch_size)
 
     def steps(self, examples: int) -> tuple[int, int]:
         """Returns how many steps a run makes on so many examples, and after how many of them it is evaluated."""
@@ -57,6 +72,9 @@ class Model:
         frozen_dtype: Of weights that are not trained; `auto` is resolved for the machine (`config.precision`).
         rank: Of its adapters, unless the method has its own.
         adapter_dropout: Of its adapters' input, unless the method has its own.
+        targets: Which of its linear layers get adapters, unless the method has its own.
+        measured: What the paper's measurements of its memory turned out to be of: fields of `lorafa.memory.recipe`.
+        fitted_length: Tokens that those measurements' padded batches turned out to have; null for the stated lengths.
     """
 
     name: str = field(metadata=checks.name())
@@ -70,6 +88,9 @@ class Model:
     frozen_dtype: str = field(metadata=checks.one_of("float32", "bfloat16", "float16"))
     rank: int = field(metadata=checks.at_least(1))
     adapter_dropout: float = field(metadata=checks.fraction())
+    targets: str = field(default="all-linear", metadata=OF_TARGETS)
+    measured: dict[str, Any] = field(default_factory=dict)
+    fitted_length: int | None = field(default=None, metadata=checks.at_least(1))
 
 
 @dataclass
@@ -97,7 +118,7 @@ class Method:
     kind: str = field(metadata=checks.one_of("untuned", "full-ft", "prompt-tuning", "lora", "lora-fa"))
     rank: int | None = field(metadata=checks.at_least(1))
     lr: dict[str, float]
-    targets: str | None = field(default=None, metadata=checks.one_of(*TARGETS))
+    targets: str | None = field(default=None, metadata=OF_TARGETS)
     dropout: float | None = field(default=None, metadata=checks.fraction())
     virtual_tokens: int | None = field(default=None, metadata=checks.at_least(1))
     init_A: str | None = field(  # noqa: N815 - the paper's name
@@ -252,6 +273,8 @@ class Trainer:
         max_grad_norm: Gradients are clipped to it.
         similar_lengths: Over how many batches' examples batches of similar length are made; null: drawn at random.
         sharding: How several processes train together: `fsdp`, with a part of the frozen weights each; null for one.
+        checkpointing: Whether whole blocks are computed again in backward; it takes LoRA-FA's advantage away (§3.2).
+        epochs: By task, in place of the task's own; what a budget may refer to.
     """
 
     optimizer: str = field(metadata=checks.one_of("adamw_torch", "adamw_torch_fused", "sgd"))
@@ -261,6 +284,8 @@ class Trainer:
     max_grad_norm: float = field(metadata=checks.above(0))
     similar_lengths: int | None = field(default=None, metadata=checks.at_least(2))
     sharding: str | None = field(default=None, metadata=checks.one_of("fsdp"))
+    checkpointing: bool = False
+    epochs: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -302,13 +327,17 @@ class RunConfig:
             run["method"]["lr"],
             run["task"]["epochs"],
             run["task"]["scoring"],
+            run["trainer"]["epochs"],
             run["trainer"]["sharding"],  # the order of sums alone depends on it, as on the kind of GPU
         )
+        for part, option in (("budget", "micro_batch"), ("trainer", "checkpointing")):
+            if not run[part][option]:  # a run without it is the run that it was before there was the option
+                del run[part][option]
         for part in ("model", "method", "task"):
             for presentation in ("label", "short", "paper"):
                 run[part].pop(presentation, None)
         for part, replaced in (
-            ("model", ("batch_size", "rank", "adapter_dropout")),
+            ("model", ("batch_size", "rank", "adapter_dropout", "targets", "measured", "fitted_length")),
             ("method", ("rank",)),
             ("task", ("max_length", "max_target_length")),
         ):

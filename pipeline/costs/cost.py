@@ -203,7 +203,8 @@ def _code() -> str:
     digest = hashlib.sha256()
     root = Path(__file__).parents[2]
     sharding = (root / "conf/trainer").glob("fsdp.yaml")
-    code = *sorted((root / "lorafa").rglob("*.py")), Path(__file__).with_name("measure.py")
+    here = [Path(__file__).with_name(name) for name in ("measure.py", "recipe.py")]
+    code = *sorted((root / "lorafa").rglob("*.py")), *here
     for path in (*code, *sharding):
         digest.update(path.read_bytes())
     packages = {name: version(name) for name in ("torch", "transformers", "peft")}

@@ -1,6 +1,5 @@
 """What a step of a shape costs, by the GPU-free estimator: imports torch, and takes a second or two for each shape."""
 
-import math
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import replace
@@ -9,22 +8,14 @@ from functools import cache
 from lorafa.memory.estimate import estimate, forward_bytes
 from lorafa.memory.fit import CONTEXT
 from lorafa.memory.flops import encoder_flops, forward_flops, training_flops
-from lorafa.memory.models import ModelNotFoundError, build, depths, load_config
-from lorafa.memory.recipe import DTYPES, Method, Recipe
-from lorafa.targets import select_targets
+from lorafa.memory.models import ModelNotFoundError, load_config
+from lorafa.memory.recipe import DTYPES, Recipe
 from pipeline.config.compose import CONF
+from pipeline.costs.recipe import recipe_of
 from pipeline.costs.shapes import VALIDATED_TOGETHER, Measured, Shape
 from pipeline.errors import AssetError
 from pipeline.fullscale.parameters import count
 
-SPELLED = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
-METHODS: dict[str, Method] = {
-    "untuned": "full-ft",  # the same forward pass
-    "full-ft": "full-ft",
-    "prompt-tuning": "prompt-tuning",
-    "lora": "lora",
-    "lora-fa": "lora-fa",
-}
 SHARDING = CONF / "trainer/fsdp.yaml"
 SHARDS = (2, 4, 8)  # GPUs that are tried for one run
 FLOAT32 = 4  # bytes; what is trained is float32
@@ -80,59 +71,14 @@ def _saved_bytes(shape: Shape, recipe: Recipe) -> int:
     return FLOAT32 * estimate(recipe).trainable_parameters
 
 
-def recipe_of(shape: Shape) -> Recipe:
-    """Returns the step that the estimator makes for a shape."""
-    frozen = SPELLED[shape.frozen_dtype]
-    full = shape.method == "full-ft"  # trains float32 weights, in mixed precision where frozen ones have less
-    return Recipe(
-        model=shape.model,
-        method=METHODS[shape.method],
-        rank=shape.rank or 1,
-        target_modules=_target_modules(shape.model, shape.targets) if shape.targets else (),
-        layer_fraction=_whole_layers(shape),
-        batch_size=-(-shape.batch_size // shape.gpus),
-        shards=1 if shape.method == "full-ft" else shape.gpus,
-        source_length=shape.source_length,
-        target_length=shape.target_length,
-        dtype="fp32" if full else frozen,  # type: ignore[arg-type]  # checked by Recipe
-        autocast=frozen if full and frozen != "fp32" else "none",  # type: ignore[arg-type]
-        adapter_dtype="fp32" if shape.rank else "same",
-        adapter_dropout=shape.dropout,
-        quantization="nf4" if shape.quantization else "none",
-        virtual_tokens=shape.virtual_tokens or 1,
-        device="cuda" if shape.device == "cuda" else "cpu",
-    )
-
-
 def _training_bytes(recipe: Recipe) -> int:
     """Returns what a step takes of the device: of a GPU, the allocator's cache and the context besides."""
     found = estimate(recipe)
     return found.reserved + CONTEXT if recipe.device == "cuda" else found.peak
 
 
-def _whole_layers(shape: Shape) -> float:
-    """Returns the fraction of the layers that `lorafa.targets` takes, which rounds up."""
-    config = load_config(shape.model)
-    depth = max(getattr(config, name) for name in depths(config))
-    return math.ceil(shape.layer_fraction * depth) / depth
-
-
-@cache
-def _target_modules(model: str, targets: str) -> tuple[str, ...]:
-    """Returns the linear layers that a shorthand stands for, by their path within a block."""
-    if targets == "all-linear":
-        return ()
-    names = select_targets(build(load_config(model), DTYPES["fp32"]), targets)
-    inner = (name.split(".") for name in names)
-    return tuple(dict.fromkeys(".".join(path[_block_number(path) + 1 :]) for path in inner))
-
-
-def _block_number(path: list[str]) -> int:
-    return next(place for place, part in enumerate(path) if part.isdigit())
-
-
 def _validation_bytes(shape: Shape, recipe: Recipe) -> int:
-    return _scoring_bytes(shape, _base(recipe), VALIDATED_TOGETHER * recipe.batch_size)
+    return _scoring_bytes(shape, _base(recipe), VALIDATED_TOGETHER * -(-shape.batch_size // shape.gpus))
 
 
 def _scoring_bytes(shape: Shape, base: Recipe, rows: int) -> int:
@@ -162,6 +108,8 @@ def remedies(shape: Shape, memory: int) -> list[tuple[str, int]]:
     """
     found = [(setting, needed(changed)) for setting, changed in _changes(shape)]
     found = [(setting, size) for setting, size in found if size <= memory]
+    if micro := fitting_micro_batch(shape, memory):
+        found.insert(0, (f"budget.micro_batch={micro}", needed(replace(shape, micro_batch=micro))))
     smaller = bisect_right(
         range(1, shape.batch_size), memory, key=lambda size: needed(replace(shape, batch_size=size))
     )
@@ -169,6 +117,19 @@ def remedies(shape: Shape, memory: int) -> list[tuple[str, int]]:
         changed = replace(shape, batch_size=smaller)
         found.append((f"budget.batch_size={smaller}", needed(changed)))
     return found
+
+
+def fitting_micro_batch(shape: Shape, memory: int) -> int | None:
+    """Returns the largest micro-batch below the batch size with which training fits, or None.
+
+    Args:
+        shape: A step, on one GPU.
+        memory: Bytes of the device.
+    """
+    if shape.gpus > 1:
+        return None
+    sizes = [size for size in range(shape.batch_size // 2, 0, -1) if shape.batch_size % size == 0]
+    return next((size for size in sizes if needed(replace(shape, micro_batch=size)) <= memory), None)
 
 
 def _changes(shape: Shape) -> Iterator[tuple[str, Shape]]:

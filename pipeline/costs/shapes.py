@@ -35,6 +35,8 @@ class Shape:
         beams: Of that.
         device: `cuda` or `cpu`.
         gpus: Over which the batch and the frozen weights are spread.
+        micro_batch: Sequences of a forward and backward pass; None: all of a step.
+        checkpointing: Whether whole blocks are computed again in backward.
     """
 
     model: str
@@ -55,6 +57,8 @@ class Shape:
     beams: int
     device: str
     gpus: int = 1
+    micro_batch: int | None = None
+    checkpointing: bool = False
 
     @property
     def trained(self) -> bool:
@@ -134,6 +138,8 @@ def shape_of(run: Mapping[str, Any], scoring: Mapping[str, Any], profile: Profil
         beams=task["translation"]["num_beams"] if translates else 1,
         device="cuda" if profile.gpus else "cpu",
         gpus=max(profile.gpus, 1),
+        micro_batch=budget.get("micro_batch"),
+        checkpointing=run["trainer"].get("checkpointing", False),
     )
 
 

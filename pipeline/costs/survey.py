@@ -20,7 +20,7 @@ from pipeline.costs.downloads import Download, download
 from pipeline.costs.shapes import Shape, shape_of
 
 # What decides nothing about the cost.
-WITHOUT_COST = ("seed", "lr", "alpha", "trainer")
+WITHOUT_COST = ("seed", "lr", "alpha")
 
 
 @dataclass(frozen=True)

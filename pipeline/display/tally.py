@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from pipeline.config.metrics import METRICS
+from pipeline.config.metrics import METRICS, in_points
 from pipeline.config.plan import Plan, PlannedRun
 from pipeline.errors import RecordError
 from pipeline.results import records
@@ -92,7 +92,7 @@ class Tally:
         run = self._plan.run(wildcards["run"])
         info = read(run, rule)
         self._learn(run, rule, info)
-        return f"{named(run)}: {outcome(info)}"
+        return f"{named(run)}: {outcome(run, info)}"
 
     def name(self, rule: str, wildcards: dict[str, str]) -> str:
         """Returns what people call a job."""
@@ -187,7 +187,7 @@ def named(run: PlannedRun) -> str:
     return " ".join([run.model, run.method, run.task, *axes, f"seed {run.seed}"])
 
 
-def outcome(info: Ended | None) -> str:
+def outcome(run: PlannedRun, info: Ended | None) -> str:
     """Returns what a run's training or scoring came to: accuracy 84.8, 31 s."""
     if info is None:
         return "no record"
@@ -195,8 +195,8 @@ def outcome(info: Ended | None) -> str:
     if not info.done:
         return f"{info.status.replace('_', ' ')}, {seconds}"
     if isinstance(info, Evaluation):
-        factor = 1 if {"bleu", "rouge_l"} & info.scores.keys() else 100
-        shown = [f"{_words(name)} {factor * value:.1f}" for name, value in info.scores.items()]
+        scores = in_points(info.scores, run.identity["task"]["metric"])
+        shown = [f"{_words(name)} {value:.1f}" for name, value in scores.items()]
         return f"scored, {', '.join([*shown[:3], seconds])}"
     if not isinstance(info, TrainInfo) or info.best is None or info.best.score is None:
         return seconds

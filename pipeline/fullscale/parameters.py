@@ -7,8 +7,10 @@ the copy that it trains); LoRA-qv's rank is 32, and its count, like prompt tunin
 
 from __future__ import annotations
 
+import csv
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 from peft.utils.other import ModulesToSaveWrapper
 
@@ -18,7 +20,10 @@ from lorafa.memory.models import build, load_config
 from lorafa.memory.recipe import DTYPES, Recipe
 from lorafa.memory.step import count_parameters
 from lorafa.memory.tracker import block_stacks
+from pipeline.costs.recipe import recipe_of_run
+from pipeline.fullscale.recipes import composed, experiments, steps_of
 
+ROOT = Path(__file__).parents[2]
 MILLION = 10**6
 MI = 2**20
 
@@ -73,26 +78,15 @@ def count(recipe: Recipe) -> Count:
     return Count(counted.trainable, head, counted.total)
 
 
+@lru_cache(maxsize=1)
 def paper_rows() -> list[PaperRow]:
-    """The rows of Tables 2, 3 and 4 that print a number of trainable parameters."""
+    """The rows of Tables 2, 3 and 4 that print a number of trainable parameters; models and methods are conf/'s."""
+    steps = steps_of("parameters")
+    with (ROOT / experiments()["parameters"].reference).open(newline="") as file:
+        printed = list(csv.DictReader(file))
     rows = []
-    for model in ("roberta-base", "roberta-large"):
-        rows += _three_methods(2, model, rank=8)
-        rows.append(PaperRow(2, Recipe(model, "prompt-tuning", virtual_tokens=20), "prompt-tuning", MILLION))
-    rows += _three_methods(3, "t5-small", rank=8, target_modules=("q", "k", "v"))
-    rows += _three_methods(3, "t5-base", rank=8, target_modules=("q", "k", "v"))
-    rows += _three_methods(3, "t5-large", rank=16, target_modules=("q", "v"))
-    rows += _three_methods(4, "llama-7b", rank=64)
-    lora_qv = Recipe("llama-7b", "lora", rank=32, target_modules=("q_proj", "v_proj"))
-    rows.append(PaperRow(4, lora_qv, "lora-qv", MILLION))
+    for line in printed:
+        label = line["method"]
+        recipe = recipe_of_run(composed(line["model"], steps.methods.get(label, {}).get("method", label)))
+        rows.append(PaperRow(int(line["table"]), recipe, label, MILLION if label in steps.decimal else MI))
     return rows
-
-
-def _three_methods(table: int, model: str, rank: int, target_modules: tuple[str, ...] = ()) -> list[PaperRow]:
-    adapters = Recipe(model, "lora", rank=rank, target_modules=target_modules)
-    lora_fa = Recipe(model, "lora-fa", rank=rank, target_modules=target_modules)
-    return [
-        PaperRow(table, Recipe(model, "full-ft"), "full-ft"),
-        PaperRow(table, adapters, "lora"),
-        PaperRow(table, lora_fa, "lora-fa"),
-    ]

@@ -1,27 +1,35 @@
 """The paper's memory tables and figures as recipes: which step each published number is of.
 
-`python -m pipeline.fullscale.recipes` prints every table with the paper's numbers beside ours. The paper does not state
-the length of its batches, the attention, the dropout or the precision; docs/memory.md says how the readings were found.
+`python -m pipeline.fullscale.recipes` prints every table with the paper's numbers beside ours. What a step is made of
+is said in conf/: `steps` of an experiment, and the models and methods that it names. The paper does not state the
+length of its batches, the attention, the dropout or the precision; docs/memory.md says how the readings were found.
 
 - nominal: what the paper states, and nothing else changed.
-- fitted: the lengths in `FITTED_LENGTH`, one per model, in place of the stated maximum lengths; checkpointing in
-  Figure 2c and FlashAttention in the rebuttal's table of lengths, for the reasons given there.
+- fitted: each model's `fitted_length` in place of the stated maximum lengths, and what `steps.fitted` says.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields, replace
+from functools import cache, partial
+from itertools import product
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
 
 from lorafa.memory.estimate import GIB, Estimate, estimate_all
-from lorafa.memory.recipe import Attention, Recipe
+from lorafa.memory.recipe import Recipe, RecipeError
+from pipeline.config.compose import CONF, compose_experiments, compose_run
+from pipeline.config.experiment import Experiment, Steps
+from pipeline.config.schema import RunConfig
+from pipeline.costs.recipe import recipe_of_run
+from pipeline.errors import ConfigError
 
 Reading = Literal["nominal", "fitted"]
 READINGS: tuple[Reading, ...] = ("nominal", "fitted")
@@ -31,28 +39,9 @@ READINGS: tuple[Reading, ...] = ("nominal", "fitted")
 OVERHEAD = round(1.2 * GIB)
 A100_80GB = round(79.15 * GIB)
 
-# Effective lengths of padded batches, one per model, fitted once to all of the model's published cells.
-FITTED_LENGTH = {"llama-7b": 384, "llama-13b": 384, "t5-small": 194, "t5-base": 176, "t5-large": 160}
-# The only source and target length that the paper states (§4.2, Figure 2c) is the nominal one of T5.
-NOMINAL_T5_LENGTH = 128
-
-ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
-MLP = ("gate_proj", "up_proj", "down_proj")
-
-_EAGER = Recipe("roberta-base", "lora", attention="eager")
-ROBERTA = replace(_EAGER, rank=8, batch_size=64, source_length=128, dtype="fp32", adapter_dropout=0.1)
-T5 = replace(ROBERTA, model="t5-small", source_length=NOMINAL_T5_LENGTH, target_modules=("q", "k", "v"))
-LLAMA = Recipe(
-    "llama-7b",
-    "lora",
-    rank=64,
-    batch_size=16,
-    source_length=1024,
-    dtype="bf16",
-    attention="eager",
-    adapter_dropout=0.05,
-    input_gradients=True,
-)
+# A task of each kind of model, whose lengths a step has where it says no other.
+TASKS = {"encoder": "mrpc", "encoder-decoder": "wmt16-en-ro", "decoder": "alpaca"}
+FIELDS = {item.name for item in fields(Recipe)}
 
 
 @dataclass(frozen=True)
@@ -77,189 +66,105 @@ def device_memory(result: Estimate) -> int:
     return result.reserved + OVERHEAD
 
 
-def adapters(recipe: Recipe) -> dict[str, Recipe]:
-    """The recipe with LoRA, the paper's LoRA-FA, and ours."""
-    return {
-        "lora": replace(recipe, method="lora"),
-        "lora-fa": replace(recipe, method="lora-frozen-a"),
-        "lora-fa-lean": lean(recipe),
-    }
-
-
 def lean(recipe: Recipe) -> Recipe:
     """The recipe with this library's LoRA-FA and all of its recomputation."""
     return replace(recipe, method="lora-fa", recompute=("norm", "activation", "dropout", "loss"))
+
+
+@cache
+def composed(model: str, method: str) -> RunConfig:
+    """A run of the paper profile, as far as its model and method decide it."""
+    kind = OmegaConf.load(CONF / f"model/{model}.yaml").kind
+    return compose_run(["profile=paper", f"model={model}", f"method={method}", f"task={TASKS[kind]}"])[0]
+
+
+@cache
+def experiments() -> dict[str, Experiment]:
+    """The experiments of the paper profile."""
+    return compose_experiments(["profile=paper"])[0]
+
+
+def steps_of(table: str) -> Steps:
+    """What conf/experiment says of a table's steps."""
+    steps = experiments()[table].steps
+    assert steps is not None
+    return steps_of(steps.like) if steps.like else steps
+
+
+def cells(table: str, reading: Reading) -> list[Cell]:
+    """The cells of a table, in the order of its axes and methods.
+
+    Raises:
+        ConfigError: What conf/ says of a step cannot be run.
+    """
+    steps = steps_of(table)
+    try:
+        return list(_cells(table, steps, reading))
+    except (RecipeError, TypeError) as error:
+        raise ConfigError(f"conf/experiment/{table}.yaml: steps: {error}") from error
+
+
+def _cells(table: str, steps: Steps, reading: Reading) -> Iterator[Cell]:
+    axes = [[(column, *value) for value in _values(column, tried)] for column, tried in steps.axes.items()]
+    for model, *point in product(steps.models, *axes):
+        columns = {"model": model} if len(steps.models) > 1 else {}
+        columns |= {column: label for column, label, _ in point}
+        for name, special in steps.methods.items():
+            own = {key: value for key, value in special.items() if key in FIELDS - {"method"}}
+            words = {key: value for key, value in special.items() if key not in FIELDS}
+            run = composed(model, special.get("method", name))
+            given = [own, *(values for _, _, values in point)]
+            recipe = _step(steps, run, reading, given)
+            for method, made in _as_published(name, recipe).items():
+                yield _cell(table, made, **words, **columns, method=method)
+
+
+def _values(column: str, tried: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields the values of an axis: what the table calls each, and the fields that it stands for."""
+    if isinstance(tried, Mapping):
+        yield from ((str(label), values) for label, values in tried.items())
+    else:
+        yield from ((str(value), {column: value}) for value in tried)
+
+
+def _step(steps: Steps, run: RunConfig, reading: Reading, given: list[dict[str, Any]]) -> Recipe:
+    layers = [run.model.measured, steps.recipe, steps.models[run.model.name]]
+    if reading == "fitted":
+        length = run.model.fitted_length
+        layers += [{"source_length": length, "target_length": 0}] if length else []
+        layers.append(steps.fitted)
+    values = {key: value for layer in (*layers, *given) for key, value in layer.items()}
+    recipe = recipe_of_run(run)
+    if "source_length" in values:  # an encoder-decoder's other length, unless it has its own, is the same
+        values.setdefault("target_length", 0)
+    if recipe.method == "full-ft":
+        values = {key: value for key, value in values.items() if key != "target_modules"}
+    else:
+        values = {
+            "autocast": "none",
+            **values,
+            "target_modules": tuple(values.get("target_modules", recipe.target_modules)),
+        }
+    return replace(recipe, **values)
+
+
+def _as_published(name: str, recipe: Recipe) -> dict[str, Recipe]:
+    """The paper's LoRA-FA and ours, where the method is LoRA-FA."""
+    if recipe.method != "lora-fa":
+        return {name: recipe}
+    ours = name.replace("lora-fa", "lora-fa-lean", 1)
+    return {name: replace(recipe, method="lora-frozen-a"), ours: lean(recipe)}
 
 
 def _cell(table: str, recipe: Recipe, **key: object) -> Cell:
     return Cell(table, tuple((name, str(value)) for name, value in key.items()), recipe)
 
 
-def _read(recipe: Recipe, reading: Reading) -> Recipe:
-    if reading == "nominal":
-        return recipe
-    return replace(recipe, source_length=FITTED_LENGTH.get(recipe.model, recipe.source_length))
-
-
-def table5(reading: Reading) -> list[Cell]:
-    """Table 5: peak memory of the three methods on six models."""
-    t5_large = replace(T5, model="t5-large", batch_size=32, rank=16, target_modules=("q", "v"))
-    models = [
-        ROBERTA,
-        replace(ROBERTA, model="roberta-large"),
-        replace(T5, batch_size=128),
-        replace(T5, model="t5-base"),
-        t5_large,
-        LLAMA,
-    ]
-    return [
-        _cell("table5", recipe, model=base.model, method=method)
-        for base in models
-        for method, recipe in _with_full_ft(_read(base, reading)).items()
-    ]
-
-
-def _with_full_ft(recipe: Recipe) -> dict[str, Recipe]:
-    full = replace(recipe, method="full-ft", adapter_dropout=0.0, target_modules=())
-    return {"full-ft": full} | adapters(recipe)
-
-
-def figure2a(reading: Reading) -> list[Cell]:
-    """Figure 2a: LoRA-FA with FlashAttention, QLoRA and ZeRO-3 on 8 GPUs, batch sizes 1–32."""
-    cells = []
-    for batch in (1, 2, 4, 8, 16, 32):
-        base = _read(replace(LLAMA, batch_size=batch), reading)
-        for method, recipe in adapters(base).items():
-            optimizations = {
-                "none": recipe,
-                "flash-attention": replace(recipe, attention="flash"),
-                "qlora": replace(recipe, quantization="nf4"),
-                "zero-3": replace(recipe, shards=8),
-            }
-            cells += [
-                _cell("figure2a", r, optimization=o, batch_size=batch, method=method)
-                for o, r in optimizations.items()
-                if method != "lora"
-            ]
-    return cells
-
-
-def figure2b(reading: Reading) -> list[Cell]:
-    """Figure 2b: fraction of the layers that carry adapters, batch size 8."""
-    base = _read(replace(LLAMA, batch_size=8), reading)
-    return _over_fractions("figure2b", base)
-
-
-def _over_fractions(table: str, base: Recipe) -> list[Cell]:
-    return [
-        _cell(table, recipe, layer_fraction=tenths / 10, method=method)
-        for tenths in range(1, 11)
-        for method, recipe in adapters(replace(base, layer_fraction=tenths / 10)).items()
-    ]
-
-
-def figure2c(reading: Reading) -> list[Cell]:
-    """Figure 2c: ranks 1–128, batch size 32, source and target of 128 tokens in one sequence.
-
-    The fitted reading has block checkpointing, which the authors' reply says was on in their first measurements.
-    """
-    base = replace(LLAMA, batch_size=32, source_length=256, checkpointing=reading == "fitted")
-    return [
-        _cell("figure2c", recipe, rank=rank, method=method)
-        for rank in (1, 2, 4, 8, 16, 32, 64, 128)
-        for method, recipe in adapters(replace(base, rank=rank)).items()
-    ]
-
-
-def figure3(reading: Reading) -> list[Cell]:
-    """Figure 3: breakdown of LLaMA-7B at batch size 16; the same steps as in Table 5."""
-    return [_cell("figure3", r, method=method) for method, r in adapters(_read(LLAMA, reading)).items()]
-
-
-def figure5(reading: Reading) -> list[Cell]:
-    """Figure 5: LoRA, LoRA-FA, and LoRA-FA with FlashAttention, batch sizes 1–32."""
-    cells = []
-    for batch in (1, 2, 4, 8, 16, 32):
-        for method, recipe in adapters(_read(replace(LLAMA, batch_size=batch), reading)).items():
-            cells.append(_cell("figure5", recipe, method=method, batch_size=batch))
-            if method != "lora":
-                flash = replace(recipe, attention="flash")
-                cells.append(_cell("figure5", flash, method=f"{method}-flash", batch_size=batch))
-    return cells
-
-
-def rebuttal_submodules(reading: Reading) -> list[Cell]:
-    """Rebuttal, A.5: which linear layers carry adapters."""
-    every = ATTENTION + MLP
-    choices = {"all": every, "attention": ATTENTION, "mlp": MLP}
-    choices |= {f"no {name.removesuffix('_proj')}": tuple(m for m in every if m != name) for name in every}
-    base = _read(replace(LLAMA, source_length=2048), reading)
-    return [
-        _cell("rebuttal_submodules", recipe, modules=modules, method=method)
-        for modules, names in choices.items()
-        for method, recipe in adapters(replace(base, target_modules=names)).items()
-    ]
-
-
-def rebuttal_ranks(reading: Reading) -> list[Cell]:
-    """Rebuttal, A.2: LoRA on the attention's linear layers against LoRA-FA on all, ranks 1–128.
-
-    The text says q, k and v; its value at rank 64 is that of A.5's "only attention", so o is counted in.
-    """
-    base = _read(replace(LLAMA, source_length=2048), reading)
-    cells = []
-    for rank in (1, 2, 4, 8, 16, 32, 64, 128):
-        recipes = adapters(replace(base, rank=rank))
-        recipes["lora"] = replace(recipes["lora"], target_modules=ATTENTION)
-        for method, recipe in recipes.items():
-            modules = "attention" if method == "lora" else "all"
-            cells.append(_cell("rebuttal_ranks", recipe, modules=modules, method=method, rank=rank))
-    return cells
-
-
-def rebuttal_layers(reading: Reading) -> list[Cell]:
-    """Rebuttal, A.4: fraction of the layers that carry adapters, batch size 16."""
-    return _over_fractions("rebuttal_layers", _read(replace(LLAMA, source_length=2048), reading))
-
-
-def rebuttal_scales(reading: Reading) -> list[Cell]:
-    """Rebuttal, A.6: 7B against 13B at batch size 8."""
-    base = replace(LLAMA, batch_size=8, source_length=2048)
-    return [
-        _cell("rebuttal_scales", recipe, model=model, method=method)
-        for model in ("llama-7b", "llama-13b")
-        for method, recipe in adapters(_read(replace(base, model=model), reading)).items()
-    ]
-
-
-def rebuttal_lengths(reading: Reading) -> list[Cell]:
-    """Rebuttal, limitation 2: 13B at batch size 2 and lengths of 1024 and 2048.
-
-    From 1024 to 2048 the published numbers grow by as much as from 0 to 1024: there are no stored scores, which grow
-    with the square. The fitted reading has FlashAttention, and the stated lengths.
-    """
-    attention: Attention = "eager" if reading == "nominal" else "flash"
-    base = replace(LLAMA, model="llama-13b", batch_size=2, attention=attention)
-    return [
-        _cell("rebuttal_lengths", recipe, model=base.model, method=method, length=length)
-        for length in (1024, 2048)
-        for method, recipe in adapters(replace(base, source_length=length)).items()
-    ]
-
-
-def rebuttal_batch_limits(reading: Reading) -> list[Cell]:
-    """Rebuttal, limitation 3: batch sizes of LLaMA-7B, of which the largest that fits 24 and 40 GB is asked."""
-    return [
-        _cell("rebuttal_batch_limits", recipe, method=method, batch_size=batch)
-        for batch in (1, 2, 4, 8, 16)
-        for method, recipe in adapters(_read(replace(LLAMA, batch_size=batch), reading)).items()
-    ]
-
-
-_PAPER = (table5, figure2a, figure2b, figure2c, figure3, figure5)
-_REBUTTAL = (rebuttal_submodules, rebuttal_ranks, rebuttal_layers, rebuttal_scales, rebuttal_lengths)
-TABLES: dict[str, Callable[[Reading], list[Cell]]] = {
-    f.__name__: f for f in (*_PAPER, *_REBUTTAL, rebuttal_batch_limits)
+# Table to the function of a reading that returns its cells.
+TABLES = {
+    file.stem: partial(cells, file.stem)
+    for file in sorted((CONF / "experiment").glob("*.yaml"))
+    if OmegaConf.load(file).kind in ("memory", "breakdown")
 }
 
 

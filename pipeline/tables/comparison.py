@@ -10,7 +10,11 @@ from pipeline.tables.table import Cell, Row, Table
 
 MIB = 2**20
 HEADINGS = {"rank": "Rank", "alpha": "α"}
-REPLIES = {"equal_parameters": ["equal parameters"], "equal_memory": ["attention only", "30 % of layers"]}
+REPLIES = {
+    "equal_parameters": ["equal parameters"],
+    "equal_memory": ["attention only", "30 % of layers"],
+    "equal_memory_batch": ["equal memory by batch size"],
+}
 
 
 def build(plan: Plan, name: str) -> Table:
@@ -50,6 +54,7 @@ def build(plan: Plan, name: str) -> Table:
     for task in experiment.tasks:
         columns += [plan.tasks[task]["label"], "at η"]
     seeds = results.seed.nunique()
+    scored = "MMLU accuracy" if experiment.evaluated else "Best validation score"
     return Table(
         name=name,
         title=outcomes.title(plan, name, results),
@@ -58,7 +63,7 @@ def build(plan: Plan, name: str) -> Table:
         columns=[*columns, *(["Avg."] if averaged else [])],
         rows=rows,
         notes=[
-            f"Best validation score, mean of {seeds} seed{'s' * (seeds > 1)} with their deviation as subscript, "
+            f"{scored}, mean of {seeds} seed{'s' * (seeds > 1)} with their deviation as subscript, "
             "at the learning rate with the best mean of "
             f"{', '.join(spell(float(rate)) for rate in sorted(results.lr.unique()))}.",
             "Memory is measured: the weights, gradients and optimizer states, and what the first step saves for "
@@ -100,7 +105,8 @@ def _replies(plan: Plan, name: str) -> list[str]:
         where = [] if pd.isna(line.modules) or line.modules == "all" else [line.modules]
         where += [f"{line.layer_fraction:.0%} of the layers"] if line.layer_fraction < 1 else []
         memory = "" if pd.isna(line.memory_gb) else f" at {line.memory_gb:g} GB"
-        setting = ", ".join([plan.methods[line.method]["label"], *where, f"rank {line.rank:g}"])
+        where += [] if pd.isna(line.rank) else [f"rank {line.rank:g}"]
+        setting = ", ".join([plan.methods[line.method]["label"], *where])
         texts.append(f"{setting}: {line.metric} {line.value:g}{memory}")
     return [f"The authors' reply, for Llama2-7B: {'; '.join(dict.fromkeys(texts))}."]
 

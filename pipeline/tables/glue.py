@@ -63,7 +63,7 @@ def build(plan: Plan, name: str) -> Table:
 def read_scores(plan: Plan, name: str) -> pd.DataFrame:
     """Reads an experiment's runs with a column `score`, in percent, empty where a run ended without one."""
     results = outcomes.read(plan, name)
-    results["score"] = [100 * scores["score"] if scores else None for scores in results.scores]
+    results["score"] = [scores.get("score") for scores in results.scores]
     return results
 
 
@@ -109,7 +109,7 @@ def _baseline_rows(results: pd.DataFrame, tasks: list[str]) -> list[Row]:
     by_task = {task: results[results.task == task].baselines.iloc[0] for task in tasks}
     rows = []
     for key, label in BASELINES.items():
-        values = [100 * by_task[task][key] if key in by_task[task] else None for task in tasks]
+        values = [by_task[task].get(key) for task in tasks]
         known = [value for value in values if value is not None]
         if known:
             values.append(fmean(known) if len(known) == len(tasks) else None)

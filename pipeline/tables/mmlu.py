@@ -21,7 +21,7 @@ def build(plan: Plan, name: str) -> Table:
     results = outcomes.read(plan, name)
     published = outcomes.published(plan, name)
     for key in ("macro", "micro"):
-        results[key] = [100 * scores[key] if scores else None for scores in results.scores]
+        results[key] = [scores.get(key) for scores in results.scores]
     findings = sanity.judge(plan, name, results)
     rows: list[Row] = []
     for model in experiment.models:

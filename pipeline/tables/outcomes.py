@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline.config.metrics import in_points
 from pipeline.config.plan import Plan, PlannedRun
 from pipeline.results import records
 from pipeline.tables.table import Cell, Table
@@ -19,7 +20,8 @@ def read(plan: Plan, name: str) -> pd.DataFrame:
     Returns:
         Columns `model`, `method`, `task`, `seed`, `rank`, `lr`, the experiment's axes, `directory`, `status`,
         `metric`, `trainable_parameters`, `best` and `last` (training's evaluations), `scores` and `details` (the
-        evaluation's, where the experiment has one), `frozen_dtype`, `stand_ins` and `baselines`.
+        evaluation's, where the experiment has one; scores in the unit of tables), `frozen_dtype`, `stand_ins` and
+        `baselines` (in the unit of tables).
 
     Raises:
         RecordError: A run's record or evaluation is missing or damaged.
@@ -107,7 +109,7 @@ def _row(run: PlannedRun, evaluated: bool) -> dict[str, Any]:
         scored = records.read_evaluation(run.directory)
         evaluation = scored.evaluation
         materials += [material for material in scored.meta_info.materials if material not in materials]
-    data = record.meta_info.data
+    baselines = record.meta_info.data.about.get("baselines", {}) if record.meta_info.data else {}
     return {
         "model": run.model,
         "method": run.method,
@@ -122,9 +124,9 @@ def _row(run: PlannedRun, evaluated: bool) -> dict[str, Any]:
         "trainable_parameters": info.trainable_parameters,
         "best": info.best,
         "last": info.last,
-        "scores": evaluation.scores,
+        "scores": in_points(evaluation.scores, info.metric),
         "details": evaluation.details,
         "frozen_dtype": config["model"]["frozen_dtype"],
         "stand_ins": [material.stand_in for material in materials if material.stand_in],
-        "baselines": (data.about if data else {}).get("baselines", {}).get(config["task"]["subset"], {}),
+        "baselines": in_points(baselines.get(config["task"]["subset"], {}), info.metric),
     }

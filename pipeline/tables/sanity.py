@@ -155,13 +155,13 @@ def _row(model: str, method: str, rows: pd.DataFrame, bar: Bar) -> Finding:
 
 def _glue(results: pd.DataFrame, bar: Bar) -> pd.DataFrame:
     points = [
-        {key: 100 * value for key, value in scores.items() if not bar.baselines or key in bar.baselines}
+        {key: value for key, value in scores.items() if not bar.baselines or key in bar.baselines}
         for scores in results.baselines
     ]
     return _frame(
         results,
         results.task,
-        [100 * scores["score"] if scores else math.nan for scores in results.scores],
+        [scores.get("score", math.nan) for scores in results.scores],
         [max(scores.values(), default=math.nan) for scores in points],
         [scores.get(MAJORITY, math.nan) for scores in points],
     )
@@ -169,16 +169,16 @@ def _glue(results: pd.DataFrame, bar: Bar) -> pd.DataFrame:
 
 def _translation(results: pd.DataFrame, _: Bar) -> pd.DataFrame:
     return pd.concat(
-        [_over_untuned(results, [metric] * len(results), metric, 1) for metric in ("bleu", "rouge_l")]
+        [_over_untuned(results, [metric] * len(results), metric) for metric in ("bleu", "rouge_l")]
     )
 
 
 def _mmlu(results: pd.DataFrame, _: Bar) -> pd.DataFrame:
-    return _over_untuned(results, results.task, "macro", 100)
+    return _over_untuned(results, results.task, "macro")
 
 
-def _over_untuned(results: pd.DataFrame, columns: Collection[str], metric: str, unit: float) -> pd.DataFrame:
-    points = pd.Series([unit * scores.get(metric, math.nan) for scores in results.scores], results.index)
+def _over_untuned(results: pd.DataFrame, columns: Collection[str], metric: str) -> pd.DataFrame:
+    points = pd.Series([scores.get(metric, math.nan) for scores in results.scores], results.index)
     untuned = points[results.method == UNTUNED].groupby(results.model).mean()
     floor = results.model.map(untuned)
     return _frame(results, columns, points, floor, floor)

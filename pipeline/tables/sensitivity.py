@@ -16,6 +16,7 @@ LABELS = {
     "ones": "All-one",
     "normal": "Std-normal",
     "kaiming_uniform": "Kaiming uniform",
+    "orthogonal": "Orthogonal (ours)",
 }
 
 
@@ -84,7 +85,7 @@ def by_rate(results: pd.DataFrame, axis: str) -> pd.DataFrame:
         Columns `<axis>`, `lr`, `mean`, `std`, `seeds` (those with a score), `diverged` (number of seeds) and `works`.
     """
     baselines = results.baselines.map(lambda scores: scores.get("majority"))
-    majority = METRICS[results.metric.iloc[0]].points(baselines.iloc[0]) if baselines.notna().all() else None
+    majority = baselines.iloc[0] if baselines.notna().all() else None
     means = (
         results.assign(diverged=results.status == records.DIVERGED)
         .groupby([axis, "lr"], sort=False)

@@ -161,7 +161,10 @@ def _arguments(run: RunConfig, checkpoints: Path, data: TrainingData) -> Seq2Seq
     autocast = methods.autocast_dtype(run)
     return Seq2SeqTrainingArguments(
         output_dir=str(checkpoints),
-        per_device_train_batch_size=budget.batch_size // group.size(),
+        per_device_train_batch_size=(budget.micro_batch or budget.batch_size) // group.size(),
+        gradient_accumulation_steps=budget.passes,
+        gradient_checkpointing=settings.checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False} if settings.checkpointing else None,
         # Of any number of processes the same, for the same mean losses.
         per_device_eval_batch_size=4 * budget.batch_size,
         average_tokens_across_devices=False,  # models that take a count and ignore it would be out by its factor

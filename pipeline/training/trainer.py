@@ -23,7 +23,8 @@ class WatchfulTrainer(Seq2SeqTrainer):
     """Stops at a loss that is not finite, which the Trainer would carry on with; it generates only where it is told.
 
     It meters what its first step saves for backward, and notes it in the history, which a checkpoint keeps.
-    Several processes weigh their losses by what they are means of, so that together they have one process's loss.
+    Several processes, and the passes of one step, weigh their losses by what they are means of, so that together they
+    have the loss of the whole batch.
 
     Args:
         sampler: In what order examples are trained on; None: at random.
@@ -32,10 +33,23 @@ class WatchfulTrainer(Seq2SeqTrainer):
     _saved_for_backward: int | None = None
     _communication: dict[str, int] | None = None
     _weight: torch.Tensor | float = 1.0
+    _items: torch.Tensor | int = 0
 
     def __init__(self, *args: Any, sampler: Sampler[int] | None = None, **kwargs: Any) -> None:
         self._sampler = sampler
         super().__init__(*args, **kwargs)
+        if self.args.gradient_accumulation_steps > 1:
+            self.loss_is_scaled_for_ga = True  # by `_weight`
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        batches, items = super().get_batch_samples(*args, **kwargs)
+        self._items = sum(map(self._count, batches))
+        return batches, items
+
+    def _count(self, inputs: dict[str, Any]) -> torch.Tensor:
+        """Returns how many labels a batch's loss is the mean of."""
+        labels = inputs["labels"][..., 1:] if self._loss_shifts_labels else inputs["labels"]
+        return labels.ne(-100).sum()
 
     def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Sampler[int] | None:
         return self._sampler or super()._get_train_sampler(*args, **kwargs)
@@ -55,6 +69,9 @@ class WatchfulTrainer(Seq2SeqTrainer):
             num_items_in_batch = self._get_num_items_in_batch([inputs], self.args.device)
             items = torch.as_tensor(num_items_in_batch if rows else 0, dtype=torch.float32)
             self._weight = group.size() * items / group.summed(items)
+        elif self.args.gradient_accumulation_steps > 1:
+            num_items_in_batch = self._count(inputs)
+            self._weight = (num_items_in_batch / self._items).to(self.args.device)
         with CommunicationMeter() if first and group.size() > 1 else nullcontext() as meter:
             loss = super().training_step(model, inputs, num_items_in_batch)
         if meter is not None:

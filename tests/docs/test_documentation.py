@@ -329,7 +329,9 @@ def test_the_hub_repositories_of_the_paper_profile_are_listed():
         wanted |= {f"models/{load('model', name).repository}" for name in experiment.models}
         for task in (load("task", name) for name in experiment.tasks):
             benchmark = task.get("scoring", {}).get("benchmark")
-            wanted |= {f"datasets/{data.repository}" for data in (task, benchmark) if data}
+            wanted |= {
+                f"datasets/{data.repository}" for data in (task, benchmark) if data and "repository" in data
+            }
     assert listed.split() == sorted(wanted)
 
 

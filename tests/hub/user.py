@@ -27,6 +27,7 @@ SMALL = [
     "profile.grids.search_seeds=[0]",
     "profile.grids.decoder_seeds=[0]",
     "profile.grids.lr=[1e-3]",
+    "profile.grids.lr_full_ft=[1e-3]",
     "profile.grids.lr_translation=[1e-3]",
     "profile.instructions.held_out=4",
     "profile.instructions.sample=16",

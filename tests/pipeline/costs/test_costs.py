@@ -22,6 +22,7 @@ from pipeline.costs import measure, sizes
 from pipeline.costs.cards import GPUS
 from pipeline.costs.cost import Cost, cost_of, measured
 from pipeline.costs.downloads import download
+from pipeline.costs.recipe import recipe_of
 from pipeline.costs.shapes import Shape, shape_of
 from pipeline.costs.survey import Survey
 from pipeline.errors import AssetError
@@ -64,7 +65,7 @@ def test_operations_of_a_step_are_those_of_a_real_one(compose, model, method):
         pytest.skip("the paper tunes prompts of encoders alone")
     overrides = [f"model={model}", f"method={method}", f"task={MODELS[model]}", "budget.batch_size=4"]
     run = compose(*overrides, f"model.frozen_dtype={'float32'}")
-    assert measure.training_flops(measure.recipe_of(shape(run))) == pytest.approx(real_step(run), rel=0.01)
+    assert measure.training_flops(recipe_of(shape(run))) == pytest.approx(real_step(run), rel=0.01)
 
 
 def test_operations_by_the_rule_of_thumb(compose):
@@ -72,7 +73,7 @@ def test_operations_by_the_rule_of_thumb(compose):
     found = {}
     for method in ("full-ft", "lora-fa"):
         run, _ = compose_run(["profile=paper", "model=llama-7b", "task=alpaca", f"method={method}"])
-        found[method] = measure.training_flops(measure.recipe_of(shape(run))) / (32 * 512)
+        found[method] = measure.training_flops(recipe_of(shape(run))) / (32 * 512)
     weights = 6_738_415_616 - 32_000 * 4096  # of the embeddings nothing is multiplied
     assert found["full-ft"] == pytest.approx(6 * weights, rel=0.05)
     assert found["lora-fa"] == pytest.approx(4 * weights, rel=0.10)
@@ -158,7 +159,7 @@ def test_what_makes_a_shape_fit_is_the_largest_batch_that_does(compose):
 def test_several_gpus_share_the_batch_and_the_frozen_weights(compose):
     alone = shape(compose("model=minilm", "method=lora-fa", "task=sst2", "budget.batch_size=64"))
     together = replace(alone, gpus=4)
-    step, part = measure.recipe_of(alone), measure.recipe_of(together)
+    step, part = recipe_of(alone), recipe_of(together)
     assert (part.batch_size, part.shards) == (step.batch_size // 4, 4)
     assert measure.needed(together) < measure.needed(alone)
     assert measure.measure(together).training_flops == measure.measure(alone).training_flops

@@ -11,7 +11,7 @@ from pipeline.assets.needs import Need
 from pipeline.data.translation import load, tokenize
 from pipeline.errors import AssetError
 from pipeline.metrics.rouge import rouge_l
-from pipeline.metrics.translation import METRICS, bleu_signature, score
+from pipeline.metrics.translation import METRICS, bleu_signature, score, without_diacritics
 from pipeline.models import encoder_decoder
 
 PAIRS = [
@@ -206,6 +206,13 @@ def longest_common_subsequence(first, second):
     return max(longest_common_subsequence(first[:-1], second), longest_common_subsequence(first, second[:-1]))
 
 
+def test_bleu_without_diacritics_forgives_marks_and_either_way_to_write_them():
+    spelled, plain = "Ţara are şase râuri în munți", "Tara are sase rauri in munti"
+    found = score([plain], [spelled])
+    assert found["bleu_without_diacritics"] == pytest.approx(100) and found["bleu"] < 50
+    assert without_diacritics(spelled) == without_diacritics("Țara are șase râuri în munți") == plain
+
+
 def test_rouge_l_is_the_mean_f1_of_longest_common_subsequences():
     predictions = ["the cat sat there", "Police kill the GUNMAN!", "nothing alike"]
     references = ["the black cat sat", "police killed the gunman", "altogether different words"]
@@ -233,7 +240,9 @@ def test_rouge_l_takes_the_nearest_reference_and_stems_on_request():
 
 def test_perfect_translations_score_a_hundred():
     references = [romanian for _, romanian in PAIRS[:3]]
-    assert score(references, references) == pytest.approx({"bleu": 100, "rouge_l": 100})
+    assert score(references, references) == pytest.approx(
+        {"bleu": 100, "bleu_without_diacritics": 100, "rouge_l": 100}
+    )
 
 
 @pytest.mark.parametrize("name", METRICS)

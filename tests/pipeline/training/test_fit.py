@@ -5,11 +5,13 @@ import time
 
 import pytest
 import torch
+import torch.nn.functional as F
 from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
 from pipeline.config.compose import compose_run
+from pipeline.errors import ConfigError
 from pipeline.results import records
 from pipeline.train import train
 from pipeline.training import fit, trainer
@@ -72,6 +74,44 @@ def test_same_seed_same_metrics_and_another_seed_others(compose, tmp_path):
     )
     assert one == same
     assert one.losses != other.losses
+
+
+@pytest.fixture
+def without_dropout(monkeypatch):
+    """Passes draw masks of their own, as other seeds would."""
+    attention = F.scaled_dot_product_attention
+    monkeypatch.setattr(torch.nn.Dropout, "forward", lambda self, X: X)
+    monkeypatch.setattr(F, "dropout", lambda X, *_args, **_options: X)
+    monkeypatch.setattr(
+        F,
+        "scaled_dot_product_attention",
+        lambda *args, **options: attention(*args, **{**options, "dropout_p": 0.0}),
+    )
+
+
+@pytest.mark.parametrize(
+    "words", [("task=sst2",), ("model=t5-mini", "task=wmt16-en-ro"), ("model=smollm2-135m", "task=alpaca")]
+)
+def test_micro_batches_have_the_losses_of_the_batch(compose, without_dropout, tmp_path, words):
+    """Texts differ in length: the mean of the passes' means would be another loss."""
+    words = (
+        *words,
+        "method=lora-fa",
+        "model.frozen_dtype=float32",
+        "budget.max_steps=3",
+        "budget.evaluations=1",
+    )
+    whole = train(compose(*words), tmp_path / "whole", [])["train_info"]
+    parts = train(compose(*words, "budget.micro_batch=2"), tmp_path / "parts", [])["train_info"]
+    assert parts["steps"] == whole["steps"] == 3
+    for one, other in zip(whole["losses"], parts["losses"], strict=True):
+        assert other["loss"] == pytest.approx(one["loss"], rel=1e-5)
+    assert parts["saved_for_backward_bytes"] < whole["saved_for_backward_bytes"] / 2
+
+
+def test_a_micro_batch_divides_the_batch():
+    with pytest.raises(ConfigError, match=r"budget\.micro_batch: must divide budget.batch_size"):
+        compose_run(["budget.micro_batch=3"])
 
 
 def test_a_finished_run_is_left_alone_and_a_changed_one_is_not(compose, tmp_path, capsys):

@@ -1,0 +1,74 @@
+"""The one way from a composed configuration to the step that the estimator makes: `lorafa.memory.recipe.Recipe`."""
+
+import math
+from dataclasses import replace
+from functools import cache
+
+from lorafa.memory.geometry import REPOSITORIES
+from lorafa.memory.models import build, depths, load_config
+from lorafa.memory.recipe import DTYPES, Method, Recipe
+from lorafa.targets import select_targets
+from pipeline.config.schema import RunConfig
+from pipeline.costs.shapes import Shape, shape_of
+
+SPELLED = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
+METHODS: dict[str, Method] = {
+    "untuned": "full-ft",  # the same forward pass
+    "full-ft": "full-ft",
+    "prompt-tuning": "prompt-tuning",
+    "lora": "lora",
+    "lora-fa": "lora-fa",
+}
+
+
+def recipe_of_run(run: RunConfig) -> Recipe:
+    """Returns a run's training step, of its model's built-in geometry where there is one."""
+    shape = shape_of(run.identity(), run.evaluation_identity()["scoring"], run.profile)
+    repository = run.model.repository
+    return recipe_of(replace(shape, model=REPOSITORIES.get(repository, shape.model)))
+
+
+def recipe_of(shape: Shape) -> Recipe:
+    """Returns the step that the estimator makes for a shape."""
+    frozen = SPELLED[shape.frozen_dtype]
+    full = shape.method == "full-ft"  # trains float32 weights, in mixed precision where frozen ones have less
+    return Recipe(
+        model=shape.model,
+        method=METHODS[shape.method],
+        rank=shape.rank or 1,
+        target_modules=_target_modules(shape.model, shape.targets) if shape.targets else (),
+        layer_fraction=_whole_layers(shape),
+        batch_size=-(-(shape.micro_batch or shape.batch_size) // shape.gpus),
+        shards=1 if shape.method == "full-ft" else shape.gpus,
+        source_length=shape.source_length,
+        target_length=shape.target_length,
+        dtype="fp32" if full else frozen,  # type: ignore[arg-type]  # checked by Recipe
+        autocast=frozen if full and frozen != "fp32" else "none",  # type: ignore[arg-type]
+        adapter_dtype="fp32" if shape.rank else "same",
+        adapter_dropout=shape.dropout,
+        checkpointing=shape.checkpointing,
+        quantization="nf4" if shape.quantization else "none",
+        virtual_tokens=shape.virtual_tokens or 1,
+        device="cuda" if shape.device == "cuda" else "cpu",
+    )
+
+
+def _whole_layers(shape: Shape) -> float:
+    """Returns the fraction of the layers that `lorafa.targets` takes, which rounds up."""
+    config = load_config(shape.model)
+    depth = max(getattr(config, name) for name in depths(config))
+    return math.ceil(shape.layer_fraction * depth) / depth
+
+
+@cache
+def _target_modules(model: str, targets: str) -> tuple[str, ...]:
+    """Returns the linear layers that a shorthand stands for, by their path within a block."""
+    if targets == "all-linear":
+        return ()
+    names = select_targets(build(load_config(model), DTYPES["fp32"]), targets)
+    inner = (name.split(".") for name in names)
+    return tuple(dict.fromkeys(".".join(path[_block_number(path) + 1 :]) for path in inner))
+
+
+def _block_number(path: list[str]) -> int:
+    return next(place for place, part in enumerate(path) if part.isdigit())
