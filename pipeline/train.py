@@ -126,7 +126,7 @@ def _summary(directory: Path, run: RunConfig, info: records.TrainInfo) -> str:
 
 def _status(run: RunConfig, directory: Path) -> str | None:
     record = records.read_if_current(directory, files.fingerprint(run.identity()))
-    return record and record.train_info.status
+    return record.train_info.status if record else None
 
 
 @job

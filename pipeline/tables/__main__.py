@@ -10,7 +10,7 @@ from pipeline.config.experiment import KINDS
 from pipeline.config.plan import Plan
 from pipeline.config.planner import parse_plan
 from pipeline.errors import ConfigError, unknown
-from pipeline.tables import render
+from pipeline.tables import outcomes, render
 from pipeline.tables.stamp import overridden, stamped
 from pipeline.tables.table import Table
 
@@ -20,7 +20,7 @@ def build(plan: Plan, name: str) -> Table:
     function: Callable[[Plan, str], Table] = resolve_name(
         f"pipeline.tables.{KINDS[plan.experiments[name].kind].table}"
     )
-    return function(plan, name)
+    return outcomes.with_runs(function(plan, name))
 
 
 @job

@@ -1,12 +1,15 @@
 """A table as Markdown, LaTeX (booktabs), CSV and HTML."""
 
+import os
 from collections.abc import Callable
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 
 import pandas as pd
 from pandas.io.formats.style import Styler
 
+from pipeline.config.paths import RECORD
 from pipeline.files import write_text
 from pipeline.tables.latex import LONG, latex
 from pipeline.tables.table import Cell, Table
@@ -32,6 +35,10 @@ body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 75em; margin: 2em auto;
 .notice {{ background: #fff3cd; color: #000; padding: .6em 1em; border-left: 4px solid #d39e00 }}
 :root {{ --soft: #595959; --rule: #999 }}
 @media (prefers-color-scheme: dark) {{ :root {{ --soft: #b0b0b0; --rule: #666 }} }}
+.table a {{ color: inherit; text-decoration-color: #999; text-underline-offset: .2em }}
+.runs code {{ overflow-wrap: anywhere }}
+.runs h3 {{ font-size: 1em; margin-bottom: 0 }}
+.runs :target {{ outline: 2px solid #d39e00 }}
 </style>
 <main>
 <h1>{title}</h1>
@@ -44,6 +51,7 @@ body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 75em; margin: 2em auto;
 <ul>
 {notes}
 </ul>
+{runs}
 </main>
 </html>
 """
@@ -52,6 +60,7 @@ body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 75em; margin: 2em auto;
 def write(table: Table, folder: Path) -> list[Path]:
     """Writes the table in every format and returns the files."""
     formats = {"md": markdown, "tex": latex, "csv": csv, "html": html}
+    table = replace(table, runs=_from(folder, table.runs))
     paths = {ending: folder / f"{table.name}.{ending}" for ending in formats}
     for ending, render in formats.items():
         write_text(paths[ending], render(table))
@@ -79,10 +88,12 @@ def markdown(table: Table) -> str:
 
 
 def html(table: Table) -> str:
-    """Renders a page that stands alone."""
+    """Renders a page that stands alone; a number links to the runs that it is of."""
+    places = {runs: f"runs-{n}" for n, runs in enumerate(_linked(table))}
 
     def show(cell: Cell) -> str:
         text = f"<b>{escape(cell.text)}</b>" if cell.bold else escape(cell.text)
+        text = f'<a href="#{places[cell.runs]}">{text}</a>' if cell.runs in places else text
         return f"{text}<sub>{escape(cell.subscript)}</sub>" if cell.subscript else text
 
     frame = _frame(table, show)
@@ -109,6 +120,7 @@ def html(table: Table) -> str:
         table=styled.apply(lambda _: rules, axis=None).to_html(),
         caption=escape(table.caption),
         notes="\n".join(f"<li>{escape(note)}</li>" for note in table.notes),
+        runs=_runs(table, places),
     )
 
 
@@ -123,6 +135,42 @@ def _sentences(table: Table) -> list[int]:
 def csv(table: Table) -> str:
     """Renders the numbers, unrounded, one a line."""
     return pd.DataFrame(table.data).to_csv(index=False)
+
+
+def _linked(table: Table) -> dict[tuple[str, ...], str]:
+    """Returns the sets of runs that cells are of, each with the row and column of the first such cell."""
+    found: dict[tuple[str, ...], str] = {}
+    for row in table.rows:
+        for cell, column in zip(row.cells, table.columns, strict=True):
+            if cell.runs and set(cell.runs) <= set(table.runs):
+                found.setdefault(cell.runs, f"{row.cells[0].text}, {column}")
+    return found
+
+
+def _runs(table: Table, places: dict[tuple[str, ...], str]) -> str:
+    """Returns the part of a page that says what made the runs."""
+    parts = []
+    for runs, heading in _linked(table).items():
+        items = [f"<li>{_origin(table.runs[run])}</li>" for run in runs]
+        parts.append(
+            f'<section id="{places[runs]}"><h3>{escape(heading)}</h3><ul>{"".join(items)}</ul></section>'
+        )
+    return "\n".join(['<div class="runs"><h2>Runs</h2>', *parts, "</div>"]) if parts else ""
+
+
+def _origin(facts: dict[str, str]) -> str:
+    hashes = "; ".join(
+        f"{name} {value}" for name, value in facts.items() if name not in ("command", "record")
+    )
+    words = f"<code>{escape(facts['command'])}</code><br>{escape(hashes)}"
+    return f'{words}; <a href="{escape(facts["record"])}">record</a>' if "record" in facts else words
+
+
+def _from(folder: Path, runs: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
+    """Returns the runs with where their records are, as seen from a folder."""
+    return {
+        run: {**facts, "record": os.path.relpath(Path(run, RECORD), folder)} for run, facts in runs.items()
+    }
 
 
 def _frame(table: Table, show: Callable[[Cell], str]) -> pd.DataFrame:
