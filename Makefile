@@ -9,6 +9,7 @@
 # make notebooks                                     notebooks/*.py as notebooks with their outputs
 # make test-faults                                   processes killed, disks full, clocks wrong: about ten minutes
 # make test-slurm                                    profiles/slurm on a real Slurm: about ten minutes; skipped without one
+# make test-cuda                                     the library on this machine's GPU; skipped without one
 # make audit                                         bandit, and known vulnerabilities of the packages (needs the network)
 # make test-hub                                      the paper profile from a hub on loopback, in small, with its faults
 # make check   [PROFILE=...]                         whether the numbers of the finished tables are sane
@@ -24,7 +25,7 @@ VENV := .venv
 BIN := $(abspath $(VENV))/bin
 RUN := PATH="$(BIN):$$PATH"
 
-.PHONY: tables figures rebuttal all report docs notebooks test test-integration test-faults test-hub test-slurm audit lint format lock check readme clean
+.PHONY: tables figures rebuttal all report docs notebooks test test-integration test-faults test-hub test-slurm test-cuda audit lint format lock check readme clean
 
 tables figures rebuttal all: $(VENV)/installed
 	$(RUN) snakemake --cores $(CORES) --config $(CONFIG) -- $@
@@ -53,6 +54,10 @@ test-faults: $(VENV)/installed
 
 test-slurm: $(VENV)/installed
 	$(RUN) python -m pytest tests/slurm --numprocesses=0
+
+# With whichever Python has torch: machines with a GPU have it installed.
+test-cuda:
+	$(PYTHON) -m pytest -o addopts="-q -rs --import-mode=importlib" tests/cuda
 
 audit: $(VENV)/installed
 	$(RUN) bandit --quiet --recursive --configfile pyproject.toml --severity-level medium lorafa pipeline benchmarks docs
