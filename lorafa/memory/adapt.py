@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from peft import LoraConfig, PeftModel, PromptTuningConfig, TaskType, get_peft_model
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -65,7 +65,7 @@ def adapt(model: PreTrainedModel, recipe: Recipe, adapted: dict[str, Sequence[bo
     if recipe.input_gradients or recipe.checkpointing:
         model.enable_input_require_grads()
     if recipe.method == "full-ft":
-        return model.train()
+        return cast(nn.Module, model.train())
     if recipe.method == "prompt-tuning":
         adapted_model = _with_prompt(model, recipe)
     else:
@@ -78,7 +78,7 @@ def adapt(model: PreTrainedModel, recipe: Recipe, adapted: dict[str, Sequence[bo
 def _targets(model: nn.Module, recipe: Recipe, adapted: dict[str, Sequence[bool]]) -> list[str]:
     names, shorthand = recipe.target_modules, "all-linear"
     if len(names) == 1 and is_shorthand(names[0]):
-        names, shorthand = (), names[0]
+        shorthand, names = names[0], ()
     layers = linear_layers(model, shorthand)
     targets = [
         path
