@@ -4,10 +4,12 @@
 # make all      [CORES=N] [PROFILE=...]              all of these, and what is beyond the paper
 # make report   [CORES=N] [PROFILE=...]              all of it, with the runs and the verdicts, in one HTML file
 # make tables SEEDS=6                                the same with six seeds: what is trained already stays
+# make tables OVERRIDES="model.frozen_dtype=float32" every run changed, and every table says so; as for figures and the report
 # make docs                                          this documentation as a site, in build/site
 # make notebooks                                     notebooks/*.py as notebooks with their outputs
 # make test-faults                                   processes killed, disks full, clocks wrong: about ten minutes
 # make test-slurm                                    profiles/slurm on a real Slurm: about ten minutes; skipped without one
+# make test-cuda                                     the library on this machine's GPU; skipped without one
 # make audit                                         bandit, and known vulnerabilities of the packages (needs the network)
 # make test-hub                                      the paper profile from a hub on loopback, in small, with its faults
 # make check   [PROFILE=...]                         whether the numbers of the finished tables are sane
@@ -17,12 +19,13 @@ PYTHON ?= python3
 CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 PROFILE ?= mini
 SEEDS ?=
-CONFIG = profile=$(PROFILE) $(if $(SEEDS),seeds=$(SEEDS))
+OVERRIDES ?=
+CONFIG = profile=$(PROFILE) $(if $(SEEDS),seeds=$(SEEDS)) $(if $(OVERRIDES),overrides="$(OVERRIDES)")
 VENV := .venv
 BIN := $(abspath $(VENV))/bin
 RUN := PATH="$(BIN):$$PATH"
 
-.PHONY: tables figures rebuttal all report docs notebooks test test-integration test-faults test-hub test-slurm audit lint format lock check readme clean
+.PHONY: tables figures rebuttal all report docs notebooks test test-integration test-faults test-hub test-slurm test-cuda audit lint format lock check readme clean
 
 tables figures rebuttal all: $(VENV)/installed
 	$(RUN) snakemake --cores $(CORES) --config $(CONFIG) -- $@
@@ -52,6 +55,10 @@ test-faults: $(VENV)/installed
 test-slurm: $(VENV)/installed
 	$(RUN) python -m pytest tests/slurm --numprocesses=0
 
+# With whichever Python has torch: machines with a GPU have it installed.
+test-cuda:
+	$(PYTHON) -m pytest -o addopts="-q -rs --import-mode=importlib" tests/cuda
+
 audit: $(VENV)/installed
 	$(RUN) bandit --quiet --recursive --configfile pyproject.toml --severity-level medium lorafa pipeline benchmarks docs
 	$(RUN) pip-audit --strict --disable-pip --no-deps --requirement requirements.lock
@@ -75,7 +82,8 @@ format: $(VENV)/installed
 $(VENV)/installed: requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed")'
 	test -x "$(BIN)/python" || $(PYTHON) -m venv $(VENV)
-	"$(BIN)/python" -m pip install --quiet --requirement requirements.lock
+	@echo "Installing the packages of requirements.lock into $(VENV): some minutes, and 2.5 GB of disk"
+	"$(BIN)/python" -m pip install --progress-bar on --requirement requirements.lock
 	"$(BIN)/python" -m pip install --quiet --no-deps --editable .
 	touch $@
 
@@ -97,4 +105,5 @@ readme: $(VENV)/installed
 	$(RUN) python -m pipeline.readme profile=$(PROFILE)
 
 clean:
+	@printf "Delete results/mini and results/smoke, with all runs? [y/N] "; read answer; [ "$$answer" = y ]
 	rm -rf results/mini results/smoke .snakemake

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -207,9 +208,19 @@ def _own(model: PeftModel) -> LoraFaModel:
     return cast(LoraFaModel, model)
 
 
+def _refuse_misspelt(model: nn.Module, config: LoraFaConfig) -> None:
+    """Name the shorthand that was meant, where what was given is like one and no layer's name."""
+    close = get_close_matches(str(config.target_modules), SHORTHANDS, n=1)
+    if not isinstance(config.target_modules, str) or not close or close[0] == config.target_modules:
+        return
+    if not any(check_target_module_exists(config, name) for name, _ in model.named_modules()):
+        raise ValueError(f"target_modules={config.target_modules!r} is no layer: did you mean {close[0]!r}?")
+
+
 def _resolved(model: nn.Module, config: LoraFaConfig) -> LoraFaConfig:
     """Copy of the configuration with the names of the layers for a shorthand."""
     config = copy.deepcopy(config)
+    _refuse_misspelt(model, config)
     if isinstance(config.target_modules, str) and config.target_modules in SHORTHANDS:
         resolve_targets(model, config, config.layer_fraction)
     elif config.layer_fraction < 1:

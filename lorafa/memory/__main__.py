@@ -13,6 +13,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from rich.console import Console
@@ -56,7 +57,9 @@ def new_parser() -> argparse.ArgumentParser:
         "--device-memory 24GiB",
     )
     model = parser.add_argument_group("model")
-    model.add_argument("--model", required=True, help=f"{', '.join(BUILT_IN)}, a config.json, or a hub id")
+    model.add_argument(
+        "--model", default="", help=f"{', '.join(BUILT_IN)}, a config.json, or a hub id; several for --html"
+    )
     model.add_argument("--dtype", default="bf16", choices=get_args(DType), help="of the weights")
     model.add_argument("--autocast", default="none", choices=["none", "bf16", "fp16"], help="mixed precision")
     model.add_argument("--attention", default="sdpa", choices=get_args(Attention))
@@ -96,6 +99,9 @@ def new_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--device-memory", type=device_bytes, help="such as 24GiB: what fits, for each method"
+    )
+    parser.add_argument(
+        "--html", type=Path, help="write a page that plans without a network: takes minutes; --model a,b,..."
     )
     parser.add_argument(
         "--budget", type=device_bytes, help="such as 24GiB: recompute the least with which lora-fa fits"
@@ -264,6 +270,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     parser = new_parser()
     options = parser.parse_args(arguments)
+    if not (options.model or options.html):
+        parser.error("the following arguments are required: --model")
     try:
         recipe = recipe_of(options)
     except RecipeError as error:
@@ -273,6 +281,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     _quieten()
     try:
+        if options.html:
+            from lorafa.memory import page
+
+            page.write(options.html, _names(options.model) or page.MODELS, recipe)
+            return 0
         if options.budget:
             from lorafa.memory.budget import plan
 
@@ -280,7 +293,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             recipe = chosen.recipe
             print(chosen, file=sys.stderr)
         result = estimate(recipe)
-    except (RecipeError, ModelNotFoundError) as error:
+    except (RecipeError, ModelNotFoundError, OSError) as error:
         parser.error(str(error))
     gc.freeze()  # what the imports made lives as long as the process
     fits = compare(recipe, options.device_memory) if options.device_memory else {}

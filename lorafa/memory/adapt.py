@@ -76,16 +76,15 @@ def adapt(model: PreTrainedModel, recipe: Recipe, adapted: dict[str, Sequence[bo
 
 
 def _targets(model: nn.Module, recipe: Recipe, adapted: dict[str, Sequence[bool]]) -> list[str]:
-    names, shorthand = recipe.target_modules, "all-linear"
-    if len(names) == 1 and is_shorthand(names[0]):
-        shorthand, names = names[0], ()
-    layers = linear_layers(model, shorthand)
+    names = recipe.target_modules
+    shorthand = names[0] if len(names) == 1 and is_shorthand(names[0]) else None
+    layers = linear_layers(model, shorthand or "all-linear")
     targets = [
         path
         for stack, blocks in layers.items()
         for block, carries in zip(blocks, adapted[stack], strict=True)
         for path in block
-        if carries and matches(path, names)
+        if carries and (shorthand or matches(path, names))
     ]
     if not targets:
         every = sorted(

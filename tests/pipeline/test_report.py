@@ -65,11 +65,24 @@ def test_every_experiment_has_a_heading_and_every_claim_its_evidence():
 
 def test_without_results_no_claim_is_judged(plan):
     for claim in CLAIMS:
-        with pytest.raises(NotMadeError, match=r"\.csv does not exist"):
+        with pytest.raises(NotMadeError, match=r"\.csv does not exist|this profile is without"):
             claim.judge(plan)
     facts = overview.facts(plan, runs.read(plan))
-    assert {claim["verdict"] for claim in facts["claims"]} == {"not made"}
+    assert {
+        evidence: claim["verdict"]
+        for claim in facts["claims"]
+        for evidence in ("table5", "figure2b")
+        if claim["found"].endswith((f"{evidence}.csv does not exist", f"without {evidence}"))
+    } == {"table5": "not made", "figure2b": "left out"}
+    assert {claim["verdict"] for claim in facts["claims"]} == {"not made", "left out"}
     assert not any(claim["links"] for claim in facts["claims"])
+
+
+def test_a_profile_whose_numbers_mean_nothing_says_so(plan):
+    facts = overview.facts(plan, runs.read(plan))
+    assert facts["meaningful"] and overview.MEANINGLESS not in overview.table(facts).notice
+    assert overview.table({**facts, "meaningful": False}).notice.startswith(overview.MEANINGLESS)
+    assert not make_plan(profile="smoke").profile.judged
 
 
 @pytest.mark.parametrize(
@@ -353,7 +366,7 @@ def test_the_first_screen_answers_the_question(views):
     first = views["first"]["html"]
     assert "Is LoRA-FA as good as LoRA, and what does it save?" in first
     answers = first.partition("Every claim")[0]
-    assert answers.count("not made") == 5 and "Activations of a layer</b>: 15 of 15 quantities" in answers
+    assert answers.count("left out") == 5 and "Activations of a layer</b>: 15 of 15 quantities" in answers
     assert all(section in first for section in ("§2.2", "Appendix B.3", "Runs"))
 
 

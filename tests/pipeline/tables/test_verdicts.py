@@ -8,11 +8,11 @@ from pipeline.comparison.verdict import Comparison, Report
 from pipeline.config.experiment import Statistics
 from pipeline.tables import verdicts
 
-SETTINGS = Statistics("lora-fa", ["lora"], 1.0, 0.95, 2000, 0)
+SETTINGS = Statistics("lora-fa", ["lora"], 1.0, 0.1, 0.95)
 
 
 def comparison(difference, low, high, task="average", seeds=(0, 1, 2), seed_error=0.6, example_error=0.0):
-    errors = {"seed_error": seed_error, "example_error": example_error}
+    errors = {"seed_error": seed_error, "example_error": example_error, "improvement": 2 / 3}
     return Comparison("LoRA-FA", "LoRA", task, 1.0, 0.95, seeds, (), difference, low, high, **errors)
 
 
@@ -50,5 +50,5 @@ def test_an_open_verdict_says_what_would_decide_it(one, profile, advice):
 def test_a_verdict_says_nothing_of_more_seeds():
     assert (
         sentence(comparison(0.5, -0.6, 1.6))
-        == "LoRA-FA − LoRA: +0.5 [−0.6, 1.6], not inferior at margin 1.0."
+        == "LoRA-FA − LoRA: +0.5 [−0.6, 1.6], not inferior at margin 1.0. LoRA-FA is ahead in 67% of the pairs of runs."
     )

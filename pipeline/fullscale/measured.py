@@ -1,0 +1,35 @@
+"""What GPUs have measured of the recipes: results/gpu/<card>.json, which `python -m benchmarks.gpu` writes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from lorafa.memory.recipe import Recipe
+from pipeline.fullscale.recipes import OVERHEAD
+
+FOLDER = Path(__file__).parents[2] / "results/gpu"
+
+
+def recipe_of(values: dict[str, Any]) -> Recipe:
+    """A recipe of the plain values that JSON has; fields that the file does not know have their defaults."""
+    return Recipe(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+
+
+def files() -> list[Path]:
+    """The files, one a card; none where no GPU has run the benchmark."""
+    return sorted(FOLDER.glob("*.json"))
+
+
+def device_memory() -> dict[str, dict[Recipe, int]]:
+    """Bytes that a step took of a card, by card and recipe: reserved memory and `OVERHEAD`, as the tables have it."""
+    found = {}
+    for path in files():
+        content = json.loads(path.read_text())
+        found[str(content["device"]["name"])] = {
+            recipe_of(step["recipe"]): step["reserved_bytes"] + OVERHEAD
+            for step in content["steps"]
+            if step["status"] == "done"
+        }
+    return found
