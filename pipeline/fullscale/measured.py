@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from lorafa.memory.recipe import Recipe
-from pipeline.fullscale.recipes import OVERHEAD
 
 FOLDER = Path(__file__).parents[2] / "results/gpu"
 
@@ -24,6 +23,8 @@ def files() -> list[Path]:
 
 def device_memory() -> dict[str, dict[Recipe, int]]:
     """Bytes that a step took of a card, by card and recipe: reserved memory and `OVERHEAD`, as the tables have it."""
+    from pipeline.fullscale.recipes import OVERHEAD  # which composes conf/: a bare GPU machine has no Hydra
+
     found = {}
     for path in files():
         content = json.loads(path.read_text())
