@@ -300,8 +300,7 @@ def _apply(
     y: Tensor = function.apply(rows, rows_base, weight, bias, A, B, scaling, dropout, seed, preconditioner)[0]
     # Reshaped as torch.matmul does it: to autograd a new tensor and not a view, which in-place operations
     # could change only with a copy of the gradient.
-    shape = (*x.shape[:-1], B.shape[0])
-    return y if x.dim() == 2 else cast(Tensor, torch.ops.aten._unsafe_view(y, shape))
+    return y if x.dim() == 2 else cast(Tensor, torch.ops.aten._unsafe_view(y, (*x.shape[:-1], B.shape[0])))
 
 
 def _traceable(
