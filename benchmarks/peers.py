@@ -86,7 +86,7 @@ def _miss(model: nn.Module, adapter: Adapter) -> Contender:
 
 
 def _half(model: nn.Module, config: peft.PeftConfig) -> Contender:
-    adapted = peft.get_peft_model(model, config, autocast_adapter_dtype=False)  # type: ignore[arg-type]
+    adapted = peft.get_peft_model(model, config, autocast_adapter_dtype=False)
     return Contender(adapted, _adamw(adapted))
 
 
@@ -195,7 +195,9 @@ def small_llama(dtype: torch.dtype) -> transformers.LlamaForCausalLM:
         num_attention_heads=4,
         use_cache=False,
     )
-    return transformers.LlamaForCausalLM(config).to(dtype)
+    model = transformers.LlamaForCausalLM(config)
+    nn.Module.to(model, dtype)
+    return model
 
 
 def contenders(names: list[str], model: nn.Module) -> tuple[dict[str, Contender], dict[str, str]]:
@@ -261,8 +263,8 @@ def main() -> None:
             continue
         saved = saved_bytes(name, made[name], forward)
         sizes = [_estimated(name, model) for model in ESTIMATED]
-        cells = f"{_show(saved, MIB):>10}{_show(sizes[0] and sizes[0].layer, MIB):>13}"
-        cells += "".join(f"{_show(size and size.peak, GIB):>14}" for size in sizes)
+        cells = f"{_show(saved, MIB):>10}{_show(sizes[0].layer if sizes[0] else None, MIB):>13}"
+        cells += "".join(f"{_show(size.peak if size else None, GIB):>14}" for size in sizes)
         print(
             f"{name:<46}{cells}{ratios[name]:>13.2f}  {'exact' if PEERS[name].exact else 'approximate'}",
             flush=True,

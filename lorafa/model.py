@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import peft
 from peft import LoraConfig, PeftConfig, PeftModel
@@ -149,11 +149,12 @@ class LoraFaModel(PeftModel):
         tuner: Any = self.base_model
         config = self.peft_config.get(adapters[0]) if adapters else None
         if not isinstance(config, LoraFaConfig):
-            return tuner.add_weighted_adapter(adapters, *args, **kwargs)
+            tuner.add_weighted_adapter(adapters, *args, **kwargs)
+            return
         init = config.init_A
         config.init_A = "kaiming_uniform"  # PEFT copies the first one's configuration
         try:
-            return tuner.add_weighted_adapter(adapters, *args, **kwargs)
+            tuner.add_weighted_adapter(adapters, *args, **kwargs)
         finally:
             config.init_A = init
 
@@ -201,10 +202,10 @@ _OWN: dict[type[PeftModel], type[LoraFaModel]] = {PeftModel: LoraFaModel} | {
 }
 
 
-def _own(model: PeftModel) -> Any:
+def _own(model: PeftModel) -> LoraFaModel:
     """Make PEFT's wrapper one of ours, in place; one that somebody derived from PEFT's stays as it is."""
     model.__class__ = _OWN.get(type(model), type(model))
-    return model
+    return cast(LoraFaModel, model)
 
 
 def _refuse_misspelt(model: nn.Module, config: LoraFaConfig) -> None:

@@ -22,7 +22,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from lorafa.memory.margin import GIB, MARGIN
+from lorafa.memory.margin import MARGIN
+from lorafa.memory.sizes import GIB
 from pipeline import status
 from pipeline.cli import command_line, job
 from pipeline.config.planner import plan_of_arguments

@@ -14,11 +14,11 @@ from torch import nn
 from lorafa.memory.adapt import adapt
 from lorafa.memory.batch import batch_of
 from lorafa.memory.depth import full
-from lorafa.memory.fit import CONTEXT
+from lorafa.memory.margin import CONTEXT
 from lorafa.memory.models import HEADS, attention_of, head_of, load_config
 from lorafa.memory.recipe import DTYPES, Recipe
 from lorafa.memory.step import loss_of, trace_step
-from lorafa.memory.tracker import block_stacks
+from lorafa.targets import block_stacks
 
 WARM_UP = 2  # the first step makes the optimizer's state, the second is the first to have it
 

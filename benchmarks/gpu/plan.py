@@ -5,11 +5,43 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from benchmarks.rungs import RUNGS
+from benchmarks.rungs import COMBINATIONS, RUNGS
 from lorafa.memory.geometry import BUILT_IN
 from lorafa.memory.recipe import Recipe
-from pipeline.fullscale.recipes import LLAMA, TABLES
 
+# The steps of `pipeline.fullscale.recipes` in its fitted reading, in the terms of the library alone: that module
+# composes conf/, and a bare GPU machine has no Hydra.
+ROBERTA = Recipe(
+    "roberta-base",
+    "lora",
+    rank=8,
+    batch_size=64,
+    source_length=128,
+    dtype="fp32",
+    attention="eager",
+    adapter_dropout=0.1,
+)
+T5 = replace(ROBERTA, model="t5-small", source_length=194, target_modules=("q", "k", "v"))
+T5_LARGE = replace(T5, model="t5-large", source_length=160, batch_size=32, rank=16, target_modules=("q", "v"))
+OTHERS = (
+    ROBERTA,
+    replace(ROBERTA, model="roberta-large"),
+    replace(T5, batch_size=128),
+    replace(T5, model="t5-base", source_length=176),
+    T5_LARGE,
+)
+LLAMA = Recipe(
+    "llama-7b",
+    "lora",
+    rank=64,
+    batch_size=16,
+    source_length=384,
+    dtype="bf16",
+    attention="eager",
+    adapter_dropout=0.05,
+    input_gradients=True,
+)
+BATCHES = (1, 2, 4, 8, 16, 32)
 GIB = 2**30
 CARDS = (24 * GIB, 40 * GIB, 80 * GIB)
 TINY_CARDS = (2**20, 2**21)
@@ -66,22 +98,32 @@ class Group:
 
 def groups() -> list[Group]:
     """Every step, in groups, most important first; a step that two groups have is in the first of them."""
-    fitted = _fitted("table5")
-    llama = [recipe for recipe in fitted if recipe.model == LLAMA.model]
-    base = next(recipe for recipe in llama if recipe.method == "lora")
-    others = [model for model in dict.fromkeys(recipe.model for recipe in fitted) if model != LLAMA.model]
-    full = next(recipe for recipe in llama if recipe.method == "full-ft")
+    batches = [step for size in BATCHES for step in adapters(replace(LLAMA, batch_size=size))]
+    flash = [replace(step, attention="flash") for step in batches if step.method != "lora"]
+    fractions = [replace(LLAMA, batch_size=8, layer_fraction=tenths / 10) for tenths in range(1, 11)]
+    checkpointed = replace(LLAMA, batch_size=32, source_length=256, checkpointing=True)
+    ranks = [replace(checkpointed, rank=2**power) for power in range(8)]
     named = [
-        ("table5 llama-7b", [recipe for recipe in llama if recipe.method != "full-ft"]),
-        ("rungs", rungs(base)),
-        ("figure5", _fitted("figure5")),
-        *((f"table5 {model}", [recipe for recipe in fitted if recipe.model == model]) for model in others),
-        ("full-ft, as far as it fits", [replace(full, batch_size=size) for size in (1, 2, 4, 8, 16)]),
-        ("figure2a", _fitted("figure2a")),
-        ("figure2b", _fitted("figure2b")),
-        ("figure2c", _fitted("figure2c")),
+        ("table5 llama-7b", adapters(LLAMA)),
+        ("rungs", rungs(LLAMA)),
+        ("figure5", batches + flash),
+        *((f"table5 {base.model}", [full_ft(base), *adapters(base)]) for base in OTHERS),
+        ("full-ft, as far as it fits", [replace(full_ft(LLAMA), batch_size=size) for size in BATCHES[:-1]]),
+        ("figure2b", [step for base in fractions for step in adapters(base)]),
+        ("figure2c", [step for base in ranks for step in adapters(base)]),
     ]
     return _without_repetition(named)
+
+
+def adapters(recipe: Recipe) -> list[Recipe]:
+    """The recipe with LoRA, with LoRA and a frozen A, and with LoRA-FA and everything free recomputed."""
+    lean = replace(recipe, method="lora-fa", recompute=COMBINATIONS["free"])  # type: ignore[arg-type]
+    return [replace(recipe, method="lora"), replace(recipe, method="lora-frozen-a"), lean]
+
+
+def full_ft(recipe: Recipe) -> Recipe:
+    """The recipe with full fine-tuning."""
+    return replace(recipe, method="full-ft", adapter_dropout=0.0, target_modules=())
 
 
 def rungs(base: Recipe) -> list[Recipe]:
@@ -92,8 +134,8 @@ def rungs(base: Recipe) -> list[Recipe]:
 
 def largest_batches() -> list[Recipe]:
     """The steps whose largest batch is searched on each card."""
-    flash = replace(LLAMA, source_length=384, attention="flash")
-    methods: list[Recipe] = [replace(flash, method=method) for method in ("lora", "lora-frozen-a")]  # type: ignore[arg-type]
+    flash = replace(LLAMA, attention="flash")
+    methods: list[Recipe] = [replace(flash, method=method) for method in ("lora", "lora-frozen-a")]
     return methods + [rung for rung in rungs(flash) if len(rung.recompute) != 1]
 
 
@@ -122,11 +164,6 @@ def tiny(recipe: Recipe, folder: Path) -> Recipe:
 def tiny_group(group: Group, folder: Path) -> Group:
     """A group of tiny steps."""
     return Group(group.name, tuple(dict.fromkeys(tiny(recipe, folder) for recipe in group.recipes)))
-
-
-def _fitted(table: str) -> list[Recipe]:
-    recipes = [cell.recipe for cell in TABLES[table]("fitted")]
-    return [recipe for recipe in recipes if recipe.quantization == "none" and recipe.shards == 1]
 
 
 def _without_repetition(named: Iterable[tuple[str, list[Recipe]]]) -> list[Group]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from peft import LoraConfig, PeftModel, PromptTuningConfig, TaskType, get_peft_model
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -67,7 +67,7 @@ def adapt(model: PreTrainedModel, recipe: Recipe, adapted: dict[str, Sequence[bo
     if recipe.input_gradients or recipe.checkpointing:
         model.enable_input_require_grads()
     if recipe.method == "full-ft":
-        return model.train()
+        return cast(nn.Module, model.train())
     if recipe.method == "prompt-tuning":
         adapted_model = _with_prompt(model, recipe)
     else:

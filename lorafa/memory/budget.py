@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from lorafa.memory.fit import safe
 from lorafa.memory.flops import training_flops
-from lorafa.memory.margin import GIB
 from lorafa.memory.models import WithoutInit, attention_of, build, depths, load_config
 from lorafa.memory.recipe import DTYPES, Recipe, RecipeError
-from lorafa.memory.sizes import bytes_of
+from lorafa.memory.sizes import GIB, bytes_of
 from lorafa.options import FreeRecompute, Recompute
 from lorafa.recompute import available
 

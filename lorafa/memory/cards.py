@@ -1,6 +1,6 @@
 """How much memory there is on a card."""
 
-from lorafa.memory.margin import GIB
+from lorafa.memory.sizes import GIB
 
 # Bytes that PyTorch finds, by name: the "total capacity" of its out-of-memory messages, a little less than what the
 # card is sold as. One such message for each of the last added: https://github.com/Zheng-Chong/CatVTON/issues/133 (T4),

@@ -275,7 +275,9 @@ class Plan:
         ]
         judged = asdict(self.statistics) if described.evaluated or described.compares else None
         shown = {key: value for key, value in asdict(described).items() if key not in ORDERING}
-        return json.dumps([shown, *words, judged, _published(described)], sort_keys=True)
+        return json.dumps(
+            [shown, *words, judged, _published(described), *_measured(described)], sort_keys=True
+        )
 
 
 def _experiment(data: dict[str, Any]) -> Experiment:
@@ -290,3 +292,9 @@ def _published(experiment: Experiment) -> str | None:
     """Returns a hash of the published numbers beside an experiment's own; a figure may have none but its picture."""
     file = ROOT / experiment.reference
     return files.sha256(file) if file.is_file() else None
+
+
+def _measured(experiment: Experiment) -> list[str]:
+    """Returns hashes of what GPUs have measured: tables of memory have columns for it."""
+    found = (ROOT / "results/gpu").glob("*.json") if experiment.kind == "memory" else ()
+    return [files.sha256(file) for file in sorted(found)]

@@ -15,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-from lorafa.memory.margin import GIB
+from lorafa.memory.sizes import GIB
 from pipeline import files
 from pipeline.config.plan import PlannedRun
 from pipeline.config.profile import Profile

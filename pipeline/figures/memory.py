@@ -41,6 +41,10 @@ def draw_lines(plan: Plan, name: str) -> Figure:
         axes.plot(
             published[plot.x], published.paper.astype(float), "x", color=drawn.get_color(), mew=1.6, ms=7
         )
+        for card in cells.attrs["cards"]:
+            axes.plot(line[plot.x], line[card] / GIB, "+", color=drawn.get_color(), mew=1.6, ms=9)
+    for card in cells.attrs["cards"]:
+        axes.plot([], [], "+", color="black", mew=1.6, ms=9, label=f"measured on {card}")
     if cells.paper.str.fullmatch(r"\d+(\.\d+)?").any():
         axes.plot([], [], "x", color="black", mew=1.6, ms=7, label="the paper's numbers (GB)")
     title = f"{experiment.title}\n{_setting(cells)}"

@@ -9,6 +9,7 @@ import pandas as pd
 
 from pipeline.config.plan import Plan
 from pipeline.errors import RecordError
+from pipeline.fullscale import measured
 from pipeline.fullscale.recipes import A100_80GB, published
 from pipeline.tables.table import Cell, Row, Table
 
@@ -44,6 +45,7 @@ ESTIMATED = (
     "Estimated without a GPU: the real model classes run one step on fake tensors, and a model of the CUDA allocator "
     "turns the trace into reserved memory (docs/memory.md). Not measured on a GPU."
 )
+MEASURED = ESTIMATED.replace("Not measured on a GPU.", "The columns named for a card are measured on it.")
 MODELLED = (
     "Modelled, not measured: the step's matrix products at 60 % of an A100's 312 TFLOP/s, and the memory traffic of "
     "all other operators at 80 % of its 2.04 TB/s (pipeline.fullscale.throughput)."
@@ -65,14 +67,18 @@ def build(plan: Plan, name: str) -> Table:
         texts += [Cell(f"{line[reading] / GIB:.1f}") for reading in READINGS]
         texts.append(Cell(_ratio(line.fitted, line.paper)))
         texts += [Cell(f"{line.allocated / GIB:.1f}"), Cell(f"{line.saved / GIB:.1f}")]
+        texts += [
+            Cell("–" if pd.isna(line[card]) else f"{line[card] / GIB:.1f}") for card in cells.attrs["cards"]
+        ]
         rows.append(Row(texts, rule=group != previous))
         previous = group
     columns = [HEADINGS[key] for key in keys]
     columns += ["Method", "Paper, GB", "Nominal, GiB", "Fitted, GiB", "Fitted / paper", "Allocated", "Saved"]
+    columns += [f"{card}, GiB" for card in cells.attrs["cards"]]
     return Table(
         name=name,
         title=experiment.title,
-        notice=ESTIMATED,
+        notice=MEASURED if cells.attrs["cards"] else ESTIMATED,
         caption=experiment.caption,
         columns=columns,
         rows=rows,
@@ -183,7 +189,11 @@ def read_throughput(plan: Plan, name: str) -> pd.DataFrame:
 
 
 def read_estimates(plan: Plan, name: str) -> pd.DataFrame:
-    """Reads an experiment's cells: its key columns, `paper`, and bytes as `nominal`, `fitted`, `allocated`, `saved`."""
+    """Reads an experiment's cells: its key columns, `paper`, and bytes as `nominal`, `fitted`, `allocated`, `saved`.
+
+    A card on which steps of the fitted reading were measured has a column of its own, in bytes; `attrs["cards"]` names
+    them.
+    """
     estimates = read_rows(plan, name)
     keys = [item.split("=", 1)[0] for item in _items(estimates.cell.iloc[0])]
     wide = estimates.pivot(index="cell", columns="reading", values="device_bytes")
@@ -204,7 +214,19 @@ def read_estimates(plan: Plan, name: str) -> pd.DataFrame:
         )
     frame = pd.DataFrame(rows)
     frame.attrs["keys"] = keys
+    frame.attrs["cards"] = _add_measured(frame)
     return frame
+
+
+def _add_measured(cells: pd.DataFrame) -> list[str]:
+    """Adds a column for each card that measured one of the cells, and returns their names."""
+    cards = []
+    recipes = [measured.recipe_of(json.loads(text)) for text in cells.recipe]
+    for card, sizes in measured.device_memory().items():
+        if not sizes.keys().isdisjoint(recipes):
+            cells[card] = pd.Series([sizes.get(recipe) for recipe in recipes], dtype="float64")
+            cards.append(card)
+    return cards
 
 
 def read_breakdown(plan: Plan, name: str) -> pd.DataFrame:

@@ -14,6 +14,7 @@ from lorafa.memory.sizes import GIB
 from pipeline import memory
 from pipeline.errors import ConfigError, RecordError
 from pipeline.figures.__main__ import FORMATS, draw
+from pipeline.fullscale import measured
 from pipeline.fullscale import recipes as paper
 from pipeline.tables import memory as tables
 from pipeline.tables import render
@@ -90,6 +91,27 @@ def test_published_numbers_stand_beside_their_cells(plan):
     assert sum(frame.paper != "") == 18
     modules = tables.read_estimates(plan, "rebuttal_submodules").set_index(["modules", "method"])
     assert modules.paper[("no q", "lora-fa")] == "60.55"
+
+
+def test_what_a_gpu_measured_stands_beside_its_estimate(plan, tmp_path, monkeypatch):
+    cells = {cell.key: cell.recipe for cell in paper.TABLES["figure5"]("fitted")}
+    lora, lora_fa = (cells[("method", method), ("batch_size", "16")] for method in ("lora", "lora-fa"))
+    recipe = {
+        name: value for name, value in asdict(lora).items() if name != "virtual_tokens"
+    }  # an older file's
+    steps = [
+        {"recipe": json.loads(json.dumps(recipe)), "status": "done", "reserved_bytes": 70 * GIB},
+        {"recipe": asdict(lora_fa), "status": "out_of_memory", "reserved_bytes": None},
+    ]
+    (tmp_path / "a.json").write_text(json.dumps({"device": {"name": "A card"}, "steps": steps}))
+    monkeypatch.setattr(measured, "FOLDER", tmp_path)
+    table = tables.build(plan, "figure5")
+    assert "Not measured" not in table.notice and table.columns[-1] == "A card, GiB"
+    rows = {tuple(cell.text for cell in row.cells[:2]): row.cells[-1].text for row in table.rows}
+    assert [(key, text) for key, text in rows.items() if text != "–"] == [(("16", "LoRA"), "71.2")]
+    draw(plan, "figure5", tmp_path)
+    assert "measured on A card" in (tmp_path / "figure5.svg").read_text()
+    assert tables.build(plan, "figure2b").columns[-1] == "Saved"  # none of its steps was measured
 
 
 def test_the_breakdown_adds_up_to_the_published_totals(plan):

@@ -69,7 +69,7 @@ def test_five_facts_are_each_in_one_file(conf):
     step, (changed, *_) = recipe_of_run(after), recipes.cells("figure3", "nominal")
     for recipe in (step, changed.recipe):
         assert (recipe.rank, recipe.adapter_dropout) == (32, 0.2)
-        assert recipe.target_modules == ("self_attn.q_proj", "self_attn.v_proj")
+        assert recipe.target_modules == ("qv",)
     assert (step.batch_size, cell.recipe.rank, cell.recipe.target_modules) == (2, 64, ())
     again = recipes.experiments()
     assert (compared[0], again["equal_parameters"].axes["lr"][0]) == (7e-5, 6e-5)
