@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from lorafa.memory.models import head_of
 from lorafa.memory.quantization import quantize
 from lorafa.memory.recipe import Recipe, RecipeError
+from lorafa.recompute.block import CHECKPOINT
 from lorafa.targets import block_stacks, is_shorthand, linears_of
 
 TASK_TYPES = {
@@ -61,7 +62,8 @@ def adapt(model: PreTrainedModel, recipe: Recipe, adapted: dict[str, Sequence[bo
     every = (model.get_submodule(path) for blocks in layers.values() for block in blocks for path in block)
     linears = [module for module in every if isinstance(module, nn.Linear)]
     if recipe.checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        options = CHECKPOINT if recipe.method == "lora-fa" else {"use_reentrant": False}
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
     if recipe.input_gradients or recipe.checkpointing:
         model.enable_input_require_grads()
     if recipe.method == "full-ft":

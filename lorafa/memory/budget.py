@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 
 Rung = tuple[Recompute, ...]
 FREE: Rung = get_args(FreeRecompute)
-# From the cheapest to the dearest, exact all of them. A rung may be for some blocks only, and the one before it for
-# the others. Whole blocks are left out: recomputed in a block, LoRA-FA's layers are estimated at far too much.
-LADDER: tuple[Rung, ...] = ((), FREE, (*FREE, "qkv"), (*FREE, "qkv", "mlp"))
+# From the cheapest to the dearest, exact all of them. One that adds to the one before it may be for some blocks only.
+LADDER: tuple[Rung, ...] = ((), FREE, (*FREE, "qkv"), (*FREE, "qkv", "mlp"), (*FREE, "block"))
+# What all blocks do, or none.
+WHOLE: Rung = (*FREE, "block")
 
 
 @dataclass(frozen=True)
@@ -116,12 +117,12 @@ def _whole(rung: Recipe, budget: int) -> Plan:
 
 
 def _between(before: Recipe, rung: Recipe, budget: int) -> Plan:
-    """As few blocks of a rung as are needed, and all others of the one before it."""
+    """As few blocks of a rung as are needed, and all others of the one before it; all of them if it is a whole one."""
     depth = _depth(rung)
     added = set(rung.recompute) - set(before.recompute)
     high, low = safe(before), safe(rung)
     blocks = -(-(high - budget) * depth // (high - low))
-    if added.intersection(FREE) or blocks >= depth:
+    if added.intersection(WHOLE) or blocks >= depth:
         return _whole(rung, budget)
     expected = high - (high - low) * blocks // depth
     dear, cheap = training_flops(rung), training_flops(before)
