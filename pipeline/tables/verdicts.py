@@ -108,6 +108,8 @@ def advice(plan: Plan, comparison: Comparison) -> str:
     """Returns how many more seeds would decide an inconclusive comparison, and the command that runs them."""
     profile = "" if plan.profile.name == "mini" else f" PROFILE={plan.profile.name}"
     command = f"`make tables{profile} SEEDS="
+    if comparison.fixed and len(plan.profile.seeds) >= RANDOM_SEEDS:
+        return f"Its seeds are fixed in conf/profile/{plan.profile.name}.yaml, profile.grids"
     if comparison.fixed:
         least = RANDOM_SEEDS
         return f"How many seeds would decide it, {least} of them will show: {command}{least}`"

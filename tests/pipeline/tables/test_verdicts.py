@@ -39,7 +39,7 @@ def sentence(one, profile="mini"):
         (
             comparison(0.0, -2.6, 2.6, seeds=(0,)),
             "mini",
-            "How many seeds would decide it, 3 of them will show: `make tables SEEDS=3`.",
+            "Its seeds are fixed in conf/profile/mini.yaml, profile.grids.",
         ),
     ],
 )
