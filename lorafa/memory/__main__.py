@@ -101,6 +101,11 @@ def new_parser() -> argparse.ArgumentParser:
         "--device-memory", type=device_bytes, help="such as 24GiB: what fits, for each method"
     )
     parser.add_argument(
+        "--rungs",
+        action="store_true",
+        help="with --device-memory: every rung of recomputation, which takes minutes",
+    )
+    parser.add_argument(
         "--html", type=Path, help="write a page that plans without a network: takes minutes; --model a,b,..."
     )
     parser.add_argument(
@@ -147,14 +152,19 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
-def side_by_side(recipe: Recipe) -> dict[str, Recipe]:
-    """The recipe under each method and rung of recomputation, by a readable name; the asked one comes first."""
+def side_by_side(recipe: Recipe, rungs: bool = False) -> dict[str, Recipe]:
+    """The recipe under each method, by a readable name; the asked one comes first.
+
+    Args:
+        recipe: The asked one.
+        rungs: Whether to have LoRA-FA with all of the ladder of recomputation, and not only its first two rungs.
+    """
     from lorafa.memory.budget import ladder
 
     plain = replace(recipe, recompute=())
     others = {
         f"lora-fa, up to {rung[-1]}" if rung else "lora-fa": replace(plain, method="lora-fa", recompute=rung)
-        for rung in ladder(recipe)
+        for rung in ladder(recipe)[: None if rungs else 2]
     }
     others["lora"] = replace(plain, method="lora")
     if recipe.quantization == "none" and (recipe.shards == 1 or recipe.sharding != "frozen"):
@@ -242,12 +252,12 @@ def as_json(result: Estimate, fits: dict[str, tuple[Fit, Change | None]], device
     return json.dumps(values, indent=2)
 
 
-def compare(recipe: Recipe, device_memory: int) -> dict[str, tuple[Fit, Change | None]]:
+def compare(recipe: Recipe, device_memory: int, rungs: bool = False) -> dict[str, tuple[Fit, Change | None]]:
     """How each method fits on a device; one that cannot be run on the model is left out, with a line on stderr."""
     from lorafa.memory.fit import cheapest_change, fit
 
     fits = {}
-    for name, other in side_by_side(recipe).items():
+    for name, other in side_by_side(recipe, rungs).items():
         try:
             found = fit(other, device_memory)
         except RecipeError as error:
@@ -296,7 +306,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (RecipeError, ModelNotFoundError, OSError) as error:
         parser.error(str(error))
     gc.freeze()  # what the imports made lives as long as the process
-    fits = compare(recipe, options.device_memory) if options.device_memory else {}
+    fits = compare(recipe, options.device_memory, options.rungs) if options.device_memory else {}
     if options.json:
         print(as_json(result, fits, options.device_memory))
         return 0
