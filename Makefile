@@ -4,6 +4,7 @@
 # make all      [CORES=N] [PROFILE=...]              all of these, and what is beyond the paper
 # make report   [CORES=N] [PROFILE=...]              all of it, with the runs and the verdicts, in one HTML file
 # make tables SEEDS=6                                the same with six seeds: what is trained already stays
+# make tables OVERRIDES="model.frozen_dtype=float32" every run changed, and every table says so; as for figures and the report
 # make docs                                          this documentation as a site, in build/site
 # make notebooks                                     notebooks/*.py as notebooks with their outputs
 # make test-faults                                   processes killed, disks full, clocks wrong: about ten minutes
@@ -18,7 +19,8 @@ PYTHON ?= python3
 CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 PROFILE ?= mini
 SEEDS ?=
-CONFIG = profile=$(PROFILE) $(if $(SEEDS),seeds=$(SEEDS))
+OVERRIDES ?=
+CONFIG = profile=$(PROFILE) $(if $(SEEDS),seeds=$(SEEDS)) $(if $(OVERRIDES),overrides="$(OVERRIDES)")
 VENV := .venv
 BIN := $(abspath $(VENV))/bin
 RUN := PATH="$(BIN):$$PATH"
@@ -80,7 +82,8 @@ format: $(VENV)/installed
 $(VENV)/installed: requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed")'
 	test -x "$(BIN)/python" || $(PYTHON) -m venv $(VENV)
-	"$(BIN)/python" -m pip install --quiet --requirement requirements.lock
+	@echo "Installing the packages of requirements.lock into $(VENV): some minutes, and 2.5 GB of disk"
+	"$(BIN)/python" -m pip install --progress-bar on --requirement requirements.lock
 	"$(BIN)/python" -m pip install --quiet --no-deps --editable .
 	touch $@
 
@@ -102,4 +105,5 @@ readme: $(VENV)/installed
 	$(RUN) python -m pipeline.readme profile=$(PROFILE)
 
 clean:
+	@printf "Delete results/mini and results/smoke, with all runs? [y/N] "; read answer; [ "$$answer" = y ]
 	rm -rf results/mini results/smoke .snakemake

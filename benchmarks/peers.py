@@ -86,7 +86,7 @@ def _miss(model: nn.Module, adapter: Adapter) -> Contender:
 
 
 def _half(model: nn.Module, config: peft.PeftConfig) -> Contender:
-    adapted = peft.get_peft_model(model, config, autocast_adapter_dtype=False)  # type: ignore[arg-type]
+    adapted = peft.get_peft_model(model, config, autocast_adapter_dtype=False)
     return Contender(adapted, _adamw(adapted))
 
 
@@ -195,7 +195,9 @@ def small_llama(dtype: torch.dtype) -> transformers.LlamaForCausalLM:
         num_attention_heads=4,
         use_cache=False,
     )
-    return transformers.LlamaForCausalLM(config).to(dtype)  # type: ignore[arg-type]  # a wrapped `to`
+    model = transformers.LlamaForCausalLM(config)
+    nn.Module.to(model, dtype)
+    return model
 
 
 def contenders(names: list[str], model: nn.Module) -> tuple[dict[str, Contender], dict[str, str]]:

@@ -5,6 +5,8 @@ down projection is made of the rounded product.
 """
 
 import copy
+from collections.abc import Callable
+from typing import Any
 
 import peft
 import torch
@@ -15,8 +17,8 @@ from torch.autograd.graph import saved_tensors_hooks
 from lorafa import LoraFaConfig, apply_recompute, get_lora_fa_model
 from lorafa.recompute import eight_bit
 
-ADAPTERS = {"r": 8, "lora_alpha": 16, "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"]}
-ADAPTERS["target_modules"] += ["gate_proj", "up_proj", "down_proj"]
+LAYERS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+ADAPTERS: dict[str, Any] = {"r": 8, "lora_alpha": 16, "target_modules": LAYERS}
 
 
 def model_of(method: str, hidden: int = 256, blocks: int = 4) -> nn.Module:
@@ -30,6 +32,7 @@ def model_of(method: str, hidden: int = 256, blocks: int = 4) -> nn.Module:
         num_attention_heads=4,
     )
     base = transformers.LlamaForCausalLM(config)
+    model: nn.Module
     if method == "lora":
         model = peft.get_peft_model(base, peft.LoraConfig(**ADAPTERS))
     else:
@@ -49,17 +52,18 @@ def rounded(model: nn.Module) -> nn.Module:
     for module in model.modules():
         if type(module) in eight_bit.CLASSES:
             module.__class__ = eight_bit.CLASSES[type(module)]
-            module.down_proj.forward = _keeping_rounded(module.down_proj.forward)
+            down = module.get_submodule("down_proj")
+            down.forward = _keeping_rounded(down.forward)
     return model
 
 
-def _keeping_rounded(forward):
-    def pack(tensor: Tensor):
+def _keeping_rounded(forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    def pack(tensor: Tensor) -> Any:
         if isinstance(tensor, nn.Parameter) or not tensor.requires_grad:
             return tensor
         return *eight_bit.quantized(tensor.detach()), tensor.shape, tensor.dtype
 
-    def unpack(packed):
+    def unpack(packed: Any) -> Tensor:
         return packed if isinstance(packed, Tensor) else eight_bit.dequantized(*packed)
 
     def run(x: Tensor) -> Tensor:

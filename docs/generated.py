@@ -83,6 +83,7 @@ def configuration() -> str:
         "`method.lr`, by model. A tuned table takes its search's choice instead.",
         _table(["model", *_names("method")], _learning_rates()),
         "## conf/config.yaml",
+        "`conf/differences.yaml` is no part of a configuration: [Differences](differences.md) is made of it.",
         _source(CONF / "config.yaml"),
         *(part for file in _paths("profile") for part in (f"## conf/profile/{file.name}", _source(file))),
     ]

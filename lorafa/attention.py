@@ -45,7 +45,8 @@ def _times_in_peft() -> int:
     projection: Any = layer.get_base_layer().out_proj
     before, delta = projection.weight.item(), projection.get_delta_weight("default").item()
     layer.merge()
-    return round((projection.weight.item() - before) / delta)
+    times: int = round((projection.weight.item() - before) / delta)
+    return times
 
 
 class _CalledOutProjection(LoraFaLinear):
@@ -150,7 +151,7 @@ class LoraFaMultiheadAttention(LoraFaLayer, PeftMultiheadAttention):
             self.merge(safe_merge=safe_merge, adapter_names=adapter_names)
         base: Any = self.get_base_layer()
         base.out_proj = base.out_proj.get_base_layer()
-        return base
+        return cast(nn.MultiheadAttention, base)
 
     def _restore_weights(self) -> None:
         """Do nothing: unlike PEFT's, this forward never takes the weights away."""
@@ -174,9 +175,10 @@ class LoraFaMultiheadAttention(LoraFaLayer, PeftMultiheadAttention):
         if not names:
             if self.disable_adapters and self.merged:
                 self.unmerge()
-            return self.base_layer(
+            attended: tuple[Tensor, Tensor | None] = self.base_layer(
                 query, key, value, key_padding_mask, need_weights, attn_mask, average_attn_weights, is_causal
             )
+            return attended
         if is_causal and attn_mask is None:
             raise RuntimeError("is_causal says of attn_mask that it is causal: pass the mask, too")
 

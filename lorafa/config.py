@@ -129,7 +129,7 @@ def _read_own(path: str, subfolder: str | None, **kwargs: Any) -> dict[str, Any]
             file = Path(
                 hf_hub_download(path, CONFIG_NAME, subfolder=subfolder, **hub)  # revision is in `hub`  # nosec B615
             )
-        ours = json.loads(file.read_text())
+        ours: dict[str, Any] = json.loads(file.read_text())
     except (FileNotFoundError, EntryNotFoundError):
         return None
     if unknown := set(ours) - set(_own_fields()):

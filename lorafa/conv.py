@@ -8,10 +8,10 @@ from peft.tuners.lora.layer import Conv1d as PeftConv1d
 from peft.tuners.lora.layer import Conv2d as PeftConv2d
 from peft.tuners.lora.layer import Conv3d as PeftConv3d
 from torch import Tensor
-from torch.autograd import Function
 from torch.nn import functional as F
 from torch.nn import grad as gradients
 
+from lorafa.autograd import Context, TensorFunction
 from lorafa.functional import projection
 from lorafa.gradients import project_gradient
 from lorafa.layers import LoraFaLayer, is_frozen, is_plain
@@ -25,7 +25,7 @@ _CONV = {
 }
 
 
-class FrozenConv(Function):
+class FrozenConv(TensorFunction):
     """Convolution with a frozen kernel, which keeps no input: its gradient needs only the kernel."""
 
     generate_vmap_rule = True
@@ -47,14 +47,14 @@ class FrozenConv(Function):
         return conv(x.to(dtype), weight.to(dtype), bias, stride, padding, dilation, groups)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    def setup_context(ctx: Context, inputs: tuple[Any, ...], output: Tensor) -> None:
         """Keep a reference to the kernel."""
         x, weight, _, *ctx.geometry = inputs
         ctx.save_for_backward(weight)
         ctx.shape, ctx.dtype = x.shape, x.dtype
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Context, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Convolve the gradient with the kernel turned round."""
         (weight,) = ctx.saved_tensors
         _, conv_input, _ = _CONV[weight.ndim]
@@ -62,7 +62,7 @@ class FrozenConv(Function):
         return grad_x, None, None, None, None, None, None
 
 
-class AddUp(Function):
+class AddUp(TensorFunction):
     """base + s·(XA)B, B a convolution with kernels of size 1."""
 
     generate_vmap_rule = True
@@ -74,14 +74,14 @@ class AddUp(Function):
         return base.add(conv(xa, B.to(xa.dtype), groups=groups), alpha=scaling)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    def setup_context(ctx: Context, inputs: tuple[Any, ...], output: Tensor) -> None:
         """Keep XA."""
         _, xa, B, ctx.scaling, ctx.groups = inputs
         ctx.save_for_backward(xa if ctx.needs_input_grad[2] else None, B)
         ctx.shape, ctx.dtype = xa.shape, xa.dtype
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Context, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Give B its gradient from XA."""
         xa, B = ctx.saved_tensors
         _, conv_input, conv_weight = _CONV[B.ndim]

@@ -1,7 +1,7 @@
 """Which LoRA-FA layer adapts which module."""
 
 import copy
-from typing import Any
+from typing import Any, cast
 
 from peft.tuners.lora import LoraConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -88,4 +88,4 @@ def new_layer(
         config.fan_in_fan_out = transposed
     if transposed:
         kwargs["is_target_conv_1d_layer"] = True
-    return layer(target, adapter_name, config=config, **kwargs)
+    return cast(LoraFaLayer, layer(target, adapter_name, config=config, **kwargs))

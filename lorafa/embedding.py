@@ -6,15 +6,15 @@ import torch
 from peft.tuners.lora import LoraConfig
 from peft.tuners.lora.layer import Embedding as PeftEmbedding
 from torch import Tensor, nn
-from torch.autograd import Function
 from torch.nn import functional as F
 
+from lorafa.autograd import Context, TensorFunction
 from lorafa.functional import projection
 from lorafa.gradients import project_gradient
 from lorafa.layers import LoraFaLayer, initialize_frozen
 
 
-class Lookup(Function):
+class Lookup(TensorFunction):
     """s·A[tokens]·B, which keeps the tokens and looks A up again."""
 
     generate_vmap_rule = True
@@ -25,14 +25,14 @@ class Lookup(Function):
         return F.embedding(tokens, A.T).to(dtype) @ B.to(dtype).T * scaling
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    def setup_context(ctx: Context, inputs: tuple[Any, ...], output: Tensor) -> None:
         """Keep references to what the caller has anyway."""
         tokens, A, B, ctx.scaling, _ = inputs
         ctx.save_for_backward(tokens, A)
         ctx.dtype = B.dtype
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Context, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Give B its gradient."""
         tokens, A = ctx.saved_tensors
         xa = F.embedding(tokens, A.T).to(grad.dtype).flatten(0, -2)
@@ -68,7 +68,7 @@ class LoraFaEmbedding(LoraFaLayer, PeftEmbedding):
             raise RuntimeError('gradient="projected" needs an embedding without max_norm, and not sharded')
         if args or kwargs or not names or peculiar:
             return PeftEmbedding.forward(self, x, *args, **kwargs)
-        y = self.base_layer(x)
+        y: Tensor = self.base_layer(x)
         scale = self._get_embed_scale()
         for name in names:
             update = Lookup.apply(x, *self._factors(name), self.scaling[name], y.dtype)

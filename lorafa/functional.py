@@ -1,12 +1,14 @@
 """The autograd function of LoRA-FA: what an adapted layer saves for backward is decided here."""
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional as F
+
+from lorafa.autograd import Context
 
 _LANES = 4  # int16 lanes in one random int64: four mask elements from one random number
 _LEVELS = 1 << 16
@@ -109,7 +111,7 @@ class LoraFa(Function):
             return _add_product(y, xa, B.to(dtype).T, scaling), xa
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    def setup_context(ctx: Context, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
         """Save XA and the mask's seed."""
         x, _, weight, _, A, B, ctx.scaling, ctx.p, seed, preconditioner = inputs
         y, xa = output
@@ -127,7 +129,7 @@ class LoraFa(Function):
         ctx.x_dtype, ctx.dtype = x.dtype, y.dtype
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor | None, grad_xa: Tensor | None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Context, grad: Tensor | None, grad_xa: Tensor | None) -> tuple[Tensor | None, ...]:
         """Give B its gradient from XA, and x its own through the mask drawn again.
 
         The gradient of XA is None but in second derivatives.
@@ -163,7 +165,7 @@ class DualLoraFa(LoraFa):
     """`LoraFa` with forward-mode derivatives, which `torch.compile` does not take."""
 
     @staticmethod
-    def jvp(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor, Tensor]:
+    def jvp(ctx: Context, *tangents: Tensor | None) -> tuple[Tensor, Tensor]:
         """Push the tangents of all tensors forward, frozen ones included."""
         x, xa, seed, weight, A, B = ctx.saved_for_forward
         dx, base, dweight, dbias, dA, dB = (
@@ -295,10 +297,10 @@ def _apply(
     rows = x.reshape(-1, x.shape[-1])
     rows_base = None if base is None else base.reshape(-1, B.shape[0])
     function = LoraFa if torch.compiler.is_compiling() else DualLoraFa
-    y, _ = function.apply(rows, rows_base, weight, bias, A, B, scaling, dropout, seed, preconditioner)
+    y: Tensor = function.apply(rows, rows_base, weight, bias, A, B, scaling, dropout, seed, preconditioner)[0]
     # Reshaped as torch.matmul does it: to autograd a new tensor and not a view, which in-place operations
     # could change only with a copy of the gradient.
-    return torch.ops.aten._unsafe_view(y, (*x.shape[:-1], B.shape[0])) if x.dim() != 2 else y
+    return y if x.dim() == 2 else cast(Tensor, torch.ops.aten._unsafe_view(y, (*x.shape[:-1], B.shape[0])))
 
 
 def _traceable(
@@ -345,4 +347,4 @@ def gram(A: Tensor) -> Tensor:
 def pseudo_inverse(products: Tensor) -> Tensor:
     """Pseudo-inverse of AAᵀ: the inverse, where A's rows are independent."""
     with _no_autocast(products):
-        return torch.linalg.pinv(products, hermitian=True)
+        return cast(Tensor, torch.linalg.pinv(products, hermitian=True))

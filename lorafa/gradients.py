@@ -1,12 +1,11 @@
 """Gradients of B on the way to it."""
 
-from typing import Any
-
 from torch import Tensor
-from torch.autograd import Function
+
+from lorafa.autograd import Context, TensorFunction
 
 
-class _ProjectGradient(Function):
+class _ProjectGradient(TensorFunction):
     generate_vmap_rule = True
 
     @staticmethod
@@ -14,16 +13,16 @@ class _ProjectGradient(Function):
         return B.view_as(B)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+    def setup_context(ctx: Context, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
         ctx.save_for_backward(inputs[1])
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Context, grad: Tensor) -> tuple[Tensor, None]:
         (preconditioner,) = ctx.saved_tensors
         return (grad.to(preconditioner.dtype) @ preconditioner).to(grad.dtype), None
 
 
-class _ScaleGradient(Function):
+class _ScaleGradient(TensorFunction):
     generate_vmap_rule = True
 
     @staticmethod
@@ -31,11 +30,11 @@ class _ScaleGradient(Function):
         return B.view_as(B)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, float], output: Tensor) -> None:
+    def setup_context(ctx: Context, inputs: tuple[Tensor, float], output: Tensor) -> None:
         ctx.factor = inputs[1]
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Context, grad: Tensor) -> tuple[Tensor, None]:
         return grad * ctx.factor, None
 
 

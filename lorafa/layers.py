@@ -92,6 +92,7 @@ class LoraFaLayer(LoraLayer):
     """
 
     training: bool
+    scaling: dict[str, float]
     keeps_input = False
     # PEFT deletes an adapter's entry of these when it deletes the adapter.
     other_param_names = (*LoraLayer.other_param_names, "_projections")
@@ -145,11 +146,15 @@ class LoraFaLayer(LoraLayer):
         """Apply the base layer and the active adapters; all but that is left to PEFT (mixed batches, ...)."""
         names = self.applied_adapters()
         if args or kwargs or not names:
-            return super().forward(x, *args, **kwargs)  # type: ignore[misc]
+            return self._peft_forward(x, *args, **kwargs)
         if any(name in self.lora_variant for name in names) or not any(map(self._is_lean, names)):
             self._refuse_projected(names)
-            return super().forward(x)  # type: ignore[misc]
+            return self._peft_forward(x)
         return self._adapted_forward(x, names)
+
+    def _peft_forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        y: Tensor = super().forward(x, *args, **kwargs)  # type: ignore[misc]  # of the class that follows
+        return y
 
     def _adapted_forward(self, x: Tensor, names: list[str]) -> Tensor:
         adapters = [(name, self._adapter(name)) for name in names]
@@ -170,7 +175,7 @@ class LoraFaLayer(LoraLayer):
         return weight.T if getattr(self, "fan_in_fan_out", False) else weight, bias
 
     def _base_forward(self, x: Tensor) -> Tensor:
-        return self.base_layer(x)
+        return cast(Tensor, self.base_layer(x))
 
     def _adapter(self, name: str) -> tuple[Tensor, Tensor, float, float, Tensor | None] | None:
         """Arguments for the functions that save only XA; None for an adapter that needs its modules called."""
@@ -197,7 +202,8 @@ class LoraFaLayer(LoraLayer):
     def _lora(self, name: str, x: Tensor) -> Tensor:
         """What LoRA's adapter adds, beside one of LoRA-FA."""
         x = self._cast_input_dtype(x, cast(Tensor, self.lora_A[name].weight).dtype)
-        return self.lora_B[name](self.lora_A[name](self.lora_dropout[name](x))) * self.scaling[name]
+        xa = self.lora_A[name](self.lora_dropout[name](x))
+        return cast(Tensor, self.lora_B[name](xa)) * self.scaling[name]
 
     def _projection(self, name: str, A: Tensor, B: Tensor) -> Tensor | None:
         """Matrix for B's gradient, from the AAᵀ of this very step.

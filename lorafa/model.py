@@ -3,8 +3,9 @@
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import peft
 from peft import LoraConfig, PeftConfig, PeftModel
@@ -148,11 +149,12 @@ class LoraFaModel(PeftModel):
         tuner: Any = self.base_model
         config = self.peft_config.get(adapters[0]) if adapters else None
         if not isinstance(config, LoraFaConfig):
-            return tuner.add_weighted_adapter(adapters, *args, **kwargs)
+            tuner.add_weighted_adapter(adapters, *args, **kwargs)
+            return
         init = config.init_A
         config.init_A = "kaiming_uniform"  # PEFT copies the first one's configuration
         try:
-            return tuner.add_weighted_adapter(adapters, *args, **kwargs)
+            tuner.add_weighted_adapter(adapters, *args, **kwargs)
         finally:
             config.init_A = init
 
@@ -200,15 +202,25 @@ _OWN: dict[type[PeftModel], type[LoraFaModel]] = {PeftModel: LoraFaModel} | {
 }
 
 
-def _own(model: PeftModel) -> Any:
+def _own(model: PeftModel) -> LoraFaModel:
     """Make PEFT's wrapper one of ours, in place; one that somebody derived from PEFT's stays as it is."""
     model.__class__ = _OWN.get(type(model), type(model))
-    return model
+    return cast(LoraFaModel, model)
+
+
+def _refuse_misspelt(model: nn.Module, config: LoraFaConfig) -> None:
+    """Name the shorthand that was meant, where what was given is like one and no layer's name."""
+    close = get_close_matches(str(config.target_modules), SHORTHANDS, n=1)
+    if not isinstance(config.target_modules, str) or not close or close[0] == config.target_modules:
+        return
+    if not any(check_target_module_exists(config, name) for name, _ in model.named_modules()):
+        raise ValueError(f"target_modules={config.target_modules!r} is no layer: did you mean {close[0]!r}?")
 
 
 def _resolved(model: nn.Module, config: LoraFaConfig) -> LoraFaConfig:
     """Copy of the configuration with the names of the layers for a shorthand."""
     config = copy.deepcopy(config)
+    _refuse_misspelt(model, config)
     if isinstance(config.target_modules, str) and config.target_modules in SHORTHANDS:
         resolve_targets(model, config, config.layer_fraction)
     elif config.layer_fraction < 1:

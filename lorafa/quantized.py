@@ -1,6 +1,6 @@
 """LoRA-FA over bitsandbytes' 4-bit (QLoRA) and 8-bit linear layers."""
 
-from typing import Any
+from typing import Any, cast
 
 import bitsandbytes as bnb
 from peft.tuners.lora import LoraConfig, LoraLayer
@@ -8,27 +8,27 @@ from peft.tuners.lora.bnb import Linear4bit as PeftLinear4bit
 from peft.tuners.lora.bnb import Linear8bitLt as PeftLinear8bit
 from peft.utils.integrations import dequantize_bnb_weight
 from torch import Tensor, nn
-from torch.autograd import Function
 
+from lorafa.autograd import Context, TensorFunction
 from lorafa.layers import LoraFaLayer
 
 
-class _Frozen8bit(Function):
+class _Frozen8bit(TensorFunction):
     """Frozen 8-bit linear layer that saves nothing; bitsandbytes' own keeps its input on CUDA."""
 
     @staticmethod
     def forward(x: Tensor, base: bnb.nn.Linear8bitLt) -> Tensor:
         """Multiply as bitsandbytes does."""
-        return base(x)
+        return cast(Tensor, base(x))
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    def setup_context(ctx: Context, inputs: tuple[Any, ...], output: Tensor) -> None:
         """Save nothing."""
         x, ctx.base = inputs
         ctx.dtype = x.dtype
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Context, grad: Tensor) -> tuple[Tensor, None]:
         """Multiply with the weight dequantised."""
         state = ctx.base.state
         state.SCB = ctx.base.weight.SCB if state.SCB is None else state.SCB

@@ -80,7 +80,7 @@ def workspace(plan: Plan, entity: str) -> Any:
         name=f"LoRA-FA, profile {plan.profile.name}",
         sections=sections,
         runset_settings=ws.RunsetSettings(
-            pinned_columns=[f"summary:{SCORE}", "summary:memory/step_bytes", "config:contender", "config:lr"]
+            pinned_columns=[f"summary:{SCORE}", "summary:memory/step_gib", "config:contender", "config:lr"]
         ),
     )
 
@@ -182,8 +182,8 @@ def _memory() -> Any:
     import wandb_workspaces.reports.v2 as wr
 
     return wr.ScatterPlot(
-        title="Bytes that a training step keeps, and the best validation score",
-        x=wr.SummaryMetric("memory/step_bytes"),
+        title="GiB that a training step keeps, and the best validation score",
+        x=wr.SummaryMetric("memory/step_gib"),
         y=wr.SummaryMetric(SCORE),
         log_x=True,
     )

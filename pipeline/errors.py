@@ -27,9 +27,13 @@ class RecordError(PipelineError):
 def unknown(what: str, name: str, known: Iterable[str]) -> str:
     """Returns what to tell a user who asks for what there is not, with the likeliest of what there is."""
     known = list(known)
+    return f"no {what} '{name}'{meant(name, known)}; there is {', '.join(known) or 'none'}"
+
+
+def meant(name: str, known: Iterable[str]) -> str:
+    """Returns a question that names the likeliest of what there is, to put behind what there is not; or nothing."""
     close = get_close_matches(name, known, n=1)
-    meant = f" (did you mean '{close[0]}'?)" if close else ""
-    return f"no {what} '{name}'{meant}; there is {', '.join(known) or 'none'}"
+    return f" (did you mean '{close[0]}'?)" if close else ""
 
 
 def not_written(what: object, reason: str | None) -> str:

@@ -24,6 +24,7 @@ from pipeline.config.schema import RunConfig
 from pipeline.errors import RecordError
 from pipeline.results import records
 from pipeline.tracking.live import tracked
+from pipeline.training import sweep
 
 if TYPE_CHECKING:
     from pipeline import tasks
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
+@sweep.one_run
 def _hydra_main(cfg: DictConfig) -> None:
     hydra_config = HydraConfig.get()
     run = validate(cfg, dict(hydra_config.runtime.choices), list(hydra_config.overrides.task))
@@ -43,12 +45,12 @@ def evaluate(run: RunConfig, directory: Path, overrides: list[str]) -> records.E
     Raises:
         RecordError: The run is not finished, has another configuration, or its weights are missing.
     """
+    first = f"run `python -m pipeline.train {shlex.join(overrides)}` first"
+    if not (directory / records.NAME).is_file():
+        raise RecordError(f"{directory} has not been trained: {first}")
     record = records.read(directory)
     if record.run_info.config_hash != files.fingerprint(run.identity()):
-        raise RecordError(
-            f"{directory} was trained with another configuration: run `python -m pipeline.train "
-            f"{shlex.join(overrides)}` first"
-        )
+        raise RecordError(f"{directory} was trained with another configuration: {first}")
     config_hash = files.fingerprint(run.evaluation_identity())
     command = shlex.join(["python", "-m", "pipeline.evaluate", *overrides])
     trained = record.train_info
@@ -137,10 +139,19 @@ def _summary(directory: Path, info: records.Evaluation) -> str:
     return f"{name}: evaluated in {info.wall_time_seconds:.0f} s: {scores}"
 
 
+def _status(run: RunConfig, directory: Path) -> str | None:
+    try:
+        evaluation = records.read_evaluation(directory)
+    except RecordError:
+        return None
+    current = evaluation.run_info.config_hash == files.fingerprint(run.evaluation_identity())
+    return evaluation.evaluation.status if current else None
+
+
 @job
 def main() -> None:
     """Runs the command line."""
-    _hydra_main()
+    sweep.start(_hydra_main, _status)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@
 `python -m pipeline.memory measure table5 FOLDER` runs a table's steps for real, each in a process of its own.
 """
 
+from __future__ import annotations
+
 import argparse
 import gc
 import json
@@ -12,22 +14,19 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from tqdm import tqdm
 
-from lorafa.memory.estimate import Estimate, estimate
 from lorafa.memory.recipe import Recipe, RecipeError
 from pipeline import files, published
 from pipeline.cli import job
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.fullscale import recipes as paper
-from pipeline.fullscale.parameters import count, paper_rows
-from pipeline.fullscale.table1 import table1
-from pipeline.fullscale.throughput import tokens_per_second
 from pipeline.results import records
-from pipeline.training import peak_memory
+
+if TYPE_CHECKING:
+    from lorafa.memory.estimate import Estimate
 
 
 def predict(experiment: str) -> list[dict[str, Any]]:
@@ -37,6 +36,8 @@ def predict(experiment: str) -> list[dict[str, Any]]:
 
 def _estimates(table: str) -> list[dict[str, Any]]:
     """Returns the estimates of a table's cells, in both readings."""
+    from lorafa.memory.estimate import estimate
+
     cells = [(reading, cell) for reading in paper.READINGS for cell in paper.TABLES[table](reading)]
     gc.freeze()  # what the imports made lives as long as the process; collecting it would cost a third of the time
     return [
@@ -47,16 +48,22 @@ def _estimates(table: str) -> list[dict[str, Any]]:
 
 def _complexity() -> list[dict[str, Any]]:
     """Returns Table 1: the paper's formulas, and what they say and a real layer counts."""
+    from pipeline.fullscale.table1 import table1
+
     return [asdict(entry) for entry in table1()]
 
 
 def _trainable() -> list[dict[str, Any]]:
     """Returns the trainable parameters of the paper's rows."""
+    from pipeline.fullscale.parameters import paper_rows
+
     return [_parameters(row) for row in paper_rows()]
 
 
 def _throughput() -> list[dict[str, Any]]:
     """Returns the modelled throughput of Figure 5's steps, in the fitted reading."""
+    from pipeline.fullscale.throughput import tokens_per_second
+
     cells = paper.cells("figure5_throughput", "fitted")
     return [{**dict(c.key), "tokens_per_second": tokens_per_second(c.recipe)} for c in cells]
 
@@ -98,6 +105,8 @@ def _recipe(recipe: Recipe) -> str:
 
 
 def _parameters(row: Any) -> dict[str, Any]:
+    from pipeline.fullscale.parameters import count
+
     counted = count(row.recipe)
     return {
         "table": row.table,
@@ -110,6 +119,8 @@ def _parameters(row: Any) -> dict[str, Any]:
 
 
 def _write(path: Path, rows: list[dict[str, Any]]) -> None:
+    import pandas as pd
+
     files.write_text(path, pd.DataFrame(rows).to_csv(index=False))
 
 
@@ -158,6 +169,8 @@ def measure_step(recipe: Recipe, device: str, snapshot: Path | None = None) -> d
     Returns:
         `status` ("done" or "out_of_memory"), `allocated_bytes`, and on CUDA `reserved_bytes` and the name of the `gpu`.
     """
+    from pipeline.training import peak_memory
+
     try:
         if device == "cpu":
             return {"status": records.DONE, "allocated_bytes": _tracked(replace(recipe, device="cpu"))}

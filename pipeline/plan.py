@@ -23,11 +23,11 @@ from rich.console import Console
 from rich.table import Table
 
 from lorafa.memory.margin import MARGIN
+from lorafa.memory.sizes import GIB
 from pipeline import status
 from pipeline.cli import command_line, job
 from pipeline.config.planner import plan_of_arguments
 from pipeline.costs import cards
-from pipeline.costs.cards import GIB
 from pipeline.costs.cost import UTILISATION
 from pipeline.costs.downloads import Download
 from pipeline.costs.sizes import ON_DISK, PUBLISHED

@@ -1,7 +1,8 @@
 """Chooses a search's winners: `python -m pipeline.select search profile=mini`.
 
-For each model and method, the learning rate with the best mean over the seeds (and tasks) of the search wins, among
-those at which no run diverged or ran out of memory; of equal ones, the smallest. Written with the whole ranking to
+For each model and method, the learning rate with the best mean over the seeds (and tasks) of the search wins, or with
+the best worst run where the search says `choice: worst`, among those at which no run diverged or ran out of memory; of
+equal ones, the smallest. Written with the whole ranking to
 `results/<profile>/search/<search>.json`, which tables and figures that are `tuned_by` the search take it from.
 """
 
@@ -44,11 +45,12 @@ def select(plan: Plan, search: str) -> dict[str, Any]:
                 "failed": not info.done,
             }
         )
+    goodness = {"mean": "mean", "worst": "min"}[plan.experiments[search].choice]
     groups = pd.DataFrame(rows).groupby(["model", "method", "rank", "lr"], dropna=False, sort=False)
     cells = groups.agg(
         score=("score", "mean"),
         std=("score", "std"),
-        goodness=("goodness", "mean"),
+        goodness=("goodness", goodness),
         runs=("score", "size"),
         failed=("failed", "sum"),
     ).reset_index()

@@ -23,9 +23,11 @@ from pipeline.config.compose import CONF, run_directory, validate
 from pipeline.config.schema import RunConfig
 from pipeline.errors import ProcessError
 from pipeline.results import locks, records
+from pipeline.training import sweep
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
+@sweep.one_run
 def _hydra_main(cfg: DictConfig) -> float | None:
     hydra_config = HydraConfig.get()
     run = validate(cfg, dict(hydra_config.runtime.choices), list(hydra_config.overrides.task))
@@ -67,7 +69,7 @@ def _train(run: RunConfig, directory: Path, config_hash: str, overrides: list[st
 
 def _compute(run: RunConfig, directory: Path, config_hash: str, command: str) -> records.Record:
     """Trains a run in this process and writes its record; of several processes, the first one writes."""
-    from pipeline.results import provenance
+    from pipeline.results import card, provenance
     from pipeline.tracking.live import tracked
     from pipeline.training import peak_memory
     from pipeline.training.distributed import group
@@ -87,6 +89,7 @@ def _compute(run: RunConfig, directory: Path, config_hash: str, command: str) ->
         )
         alone = result.info.status == records.OUT_OF_MEMORY  # the other processes do not know
         if group.is_first() or alone:
+            card.write(directory, record)
             records.write(directory, record)
         if tracker is not None:
             tracker.conclude(record)
@@ -121,10 +124,15 @@ def _summary(directory: Path, run: RunConfig, info: records.TrainInfo) -> str:
     return f"{name}: {result}, {info.wall_time_seconds:.0f} s"
 
 
+def _status(run: RunConfig, directory: Path) -> str | None:
+    record = records.read_if_current(directory, files.fingerprint(run.identity()))
+    return record.train_info.status if record else None
+
+
 @job
 def main() -> None:
     """Runs the command line."""
-    _hydra_main()
+    sweep.start(_hydra_main, _status)
 
 
 if __name__ == "__main__":

@@ -139,7 +139,7 @@ def rungs(base: Recipe) -> list[Recipe]:
 def largest_batches() -> list[Recipe]:
     """The steps whose largest batch is searched on each card."""
     flash = replace(LLAMA, attention="flash")
-    methods: list[Recipe] = [replace(flash, method=method) for method in ("lora", "lora-frozen-a")]  # type: ignore[arg-type]
+    methods: list[Recipe] = [replace(flash, method=method) for method in ("lora", "lora-frozen-a")]
     return methods + [rung for rung in rungs(flash) if len(rung.recompute) != 1]
 
 

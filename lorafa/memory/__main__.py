@@ -13,6 +13,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from rich.console import Console
@@ -56,7 +57,9 @@ def new_parser() -> argparse.ArgumentParser:
         "--device-memory 24GiB",
     )
     model = parser.add_argument_group("model")
-    model.add_argument("--model", required=True, help=f"{', '.join(BUILT_IN)}, a config.json, or a hub id")
+    model.add_argument(
+        "--model", default="", help=f"{', '.join(BUILT_IN)}, a config.json, or a hub id; several for --html"
+    )
     model.add_argument("--dtype", default="bf16", choices=get_args(DType), help="of the weights")
     model.add_argument("--autocast", default="none", choices=["none", "bf16", "fp16"], help="mixed precision")
     model.add_argument("--attention", default="sdpa", choices=get_args(Attention))
@@ -96,6 +99,14 @@ def new_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--device-memory", type=device_bytes, help="such as 24GiB: what fits, for each method"
+    )
+    parser.add_argument(
+        "--rungs",
+        action="store_true",
+        help="with --device-memory: every rung of recomputation, which takes minutes",
+    )
+    parser.add_argument(
+        "--html", type=Path, help="write a page that plans without a network: takes minutes; --model a,b,..."
     )
     parser.add_argument(
         "--budget", type=device_bytes, help="such as 24GiB: recompute the least with which lora-fa fits"
@@ -141,14 +152,19 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
-def side_by_side(recipe: Recipe) -> dict[str, Recipe]:
-    """The recipe under each method and rung of recomputation, by a readable name; the asked one comes first."""
+def side_by_side(recipe: Recipe, rungs: bool = False) -> dict[str, Recipe]:
+    """The recipe under each method, by a readable name; the asked one comes first.
+
+    Args:
+        recipe: The asked one.
+        rungs: Whether to have LoRA-FA with all of the ladder of recomputation, and not only its first two rungs.
+    """
     from lorafa.memory.budget import ladder
 
     plain = replace(recipe, recompute=())
     others = {
         f"lora-fa, up to {rung[-1]}" if rung else "lora-fa": replace(plain, method="lora-fa", recompute=rung)
-        for rung in ladder(recipe)
+        for rung in ladder(recipe)[: None if rungs else 2]
     }
     others["lora"] = replace(plain, method="lora")
     if recipe.quantization == "none" and (recipe.shards == 1 or recipe.sharding != "frozen"):
@@ -236,12 +252,12 @@ def as_json(result: Estimate, fits: dict[str, tuple[Fit, Change | None]], device
     return json.dumps(values, indent=2)
 
 
-def compare(recipe: Recipe, device_memory: int) -> dict[str, tuple[Fit, Change | None]]:
+def compare(recipe: Recipe, device_memory: int, rungs: bool = False) -> dict[str, tuple[Fit, Change | None]]:
     """How each method fits on a device; one that cannot be run on the model is left out, with a line on stderr."""
     from lorafa.memory.fit import cheapest_change, fit
 
     fits = {}
-    for name, other in side_by_side(recipe).items():
+    for name, other in side_by_side(recipe, rungs).items():
         try:
             found = fit(other, device_memory)
         except RecipeError as error:
@@ -264,6 +280,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     parser = new_parser()
     options = parser.parse_args(arguments)
+    if not (options.model or options.html):
+        parser.error("the following arguments are required: --model")
     try:
         recipe = recipe_of(options)
     except RecipeError as error:
@@ -273,6 +291,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     _quieten()
     try:
+        if options.html:
+            from lorafa.memory import page
+
+            page.write(options.html, _names(options.model) or page.MODELS, recipe)
+            return 0
         if options.budget:
             from lorafa.memory.budget import plan
 
@@ -280,10 +303,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             recipe = chosen.recipe
             print(chosen, file=sys.stderr)
         result = estimate(recipe)
-    except (RecipeError, ModelNotFoundError) as error:
+    except (RecipeError, ModelNotFoundError, OSError) as error:
         parser.error(str(error))
     gc.freeze()  # what the imports made lives as long as the process
-    fits = compare(recipe, options.device_memory) if options.device_memory else {}
+    fits = compare(recipe, options.device_memory, options.rungs) if options.device_memory else {}
     if options.json:
         print(as_json(result, fits, options.device_memory))
         return 0

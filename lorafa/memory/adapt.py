@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from peft import LoraConfig, PeftModel, PromptTuningConfig, TaskType, get_peft_model
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from lorafa.memory.models import head_of
 from lorafa.memory.quantization import quantize
 from lorafa.memory.recipe import Recipe, RecipeError
+from lorafa.recompute.block import CHECKPOINT
 from lorafa.targets import block_stacks, is_shorthand, linears_of
 
 TASK_TYPES = {
@@ -61,11 +62,12 @@ def adapt(model: PreTrainedModel, recipe: Recipe, adapted: dict[str, Sequence[bo
     every = (model.get_submodule(path) for blocks in layers.values() for block in blocks for path in block)
     linears = [module for module in every if isinstance(module, nn.Linear)]
     if recipe.checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        options = CHECKPOINT if recipe.method == "lora-fa" else {"use_reentrant": False}
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
     if recipe.input_gradients or recipe.checkpointing:
         model.enable_input_require_grads()
     if recipe.method == "full-ft":
-        return model.train()
+        return cast(nn.Module, model.train())
     if recipe.method == "prompt-tuning":
         adapted_model = _with_prompt(model, recipe)
     else:
@@ -76,17 +78,15 @@ def adapt(model: PreTrainedModel, recipe: Recipe, adapted: dict[str, Sequence[bo
 
 
 def _targets(model: nn.Module, recipe: Recipe, adapted: dict[str, Sequence[bool]]) -> list[str]:
-    names: tuple[str, ...] = recipe.target_modules
-    shorthand = "all-linear"
-    if len(names) == 1 and is_shorthand(names[0]):
-        names, shorthand = (), names[0]
-    layers = linear_layers(model, shorthand)
+    names = recipe.target_modules
+    shorthand = names[0] if len(names) == 1 and is_shorthand(names[0]) else None
+    layers = linear_layers(model, shorthand or "all-linear")
     targets = [
         path
         for stack, blocks in layers.items()
         for block, carries in zip(blocks, adapted[stack], strict=True)
         for path in block
-        if carries and matches(path, names)
+        if carries and (shorthand or matches(path, names))
     ]
     if not targets:
         every = sorted(

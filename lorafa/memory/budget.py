@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, get_args
 
-from lorafa.memory.fit import needed
+from lorafa.memory.fit import safe
 from lorafa.memory.flops import training_flops
 from lorafa.memory.models import WithoutInit, attention_of, build, depths, load_config
 from lorafa.memory.recipe import DTYPES, Recipe, RecipeError
@@ -21,9 +22,10 @@ if TYPE_CHECKING:
 
 Rung = tuple[Recompute, ...]
 FREE: Rung = get_args(FreeRecompute)
-# From the cheapest to the dearest, exact all of them. A rung may be for some blocks only, and the one before it for
-# the others; a whole block has everything else in it recomputed once.
+# From the cheapest to the dearest, exact all of them. One that adds to the one before it may be for some blocks only.
 LADDER: tuple[Rung, ...] = ((), FREE, (*FREE, "qkv"), (*FREE, "qkv", "mlp"), (*FREE, "block"))
+# What all blocks do, or none.
+WHOLE: Rung = (*FREE, "block")
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Plan:
         recipe: The step that was asked for, with what all blocks recompute.
         first: What only the first blocks of each stack recompute, with their number.
         depth: Blocks in a stack.
-        needed: Bytes of the device that are expected, the CUDA context included.
+        needed: Bytes of the device on which the step runs safely: the estimate with its margin, and the CUDA context.
         budget: Bytes that there are.
         flops: Operations of a training step that this takes, with recomputation.
     """
@@ -68,7 +70,7 @@ class Plan:
         kinds = ", ".join(self.recipe.recompute) or "nothing"
         some = "".join(f", and {kind} in {n} of {self.depth} blocks" for kind, n in self.first.items())
         return (
-            f"recompute {kinds}{some}: {self.needed / GIB:.1f} of {self.budget / GIB:.1f} GiB expected, "
+            f"recompute {kinds}{some}: {self.needed / GIB:.1f} of {self.budget / GIB:.1f} GiB with the margin, "
             f"{self.flops / 1e12:.2f} TFLOP a step"
         )
 
@@ -91,13 +93,13 @@ def plan(recipe: Recipe, budget: int) -> Plan:
     rungs = [replace(recipe, recompute=rung) for rung in ladder(recipe)]
     least, before = None, None
     for rung in rungs:
-        bytes_needed = needed(rung)
+        bytes_needed = safe(rung)
         if bytes_needed <= budget:
             return _between(before, rung, budget) if before else _whole(rung, budget)
         least, before = min(least or bytes_needed, bytes_needed), rung
     raise RecipeError(
-        f"memory budget {budget / GIB:.1f} GiB: {recipe.batch_size} × {recipe.source_length} tokens of {recipe.model} "
-        f"need at least {(least or 0) / GIB:.1f} GiB: lower the batch size, the length or the rank, or quantize"
+        f"memory budget {budget / GIB:.1f} GiB: a step of {recipe.batch_size} × {recipe.source_length} tokens "
+        f"needs at least {(least or 0) / GIB:.1f} GiB: lower the batch size, the length or the rank, or quantize"
     )
 
 
@@ -111,16 +113,16 @@ def ladder(recipe: Recipe) -> list[Rung]:
 
 
 def _whole(rung: Recipe, budget: int) -> Plan:
-    return Plan(rung, {}, _depth(rung), needed(rung), budget, training_flops(rung))
+    return Plan(rung, {}, _depth(rung), safe(rung), budget, training_flops(rung))
 
 
 def _between(before: Recipe, rung: Recipe, budget: int) -> Plan:
-    """As few blocks of a rung as are needed, and all others of the one before it."""
+    """As few blocks of a rung as are needed, and all others of the one before it; all of them if it is a whole one."""
     depth = _depth(rung)
     added = set(rung.recompute) - set(before.recompute)
-    high, low = needed(before), needed(rung)
+    high, low = safe(before), safe(rung)
     blocks = -(-(high - budget) * depth // (high - low))
-    if added.intersection(FREE) or blocks >= depth:
+    if added.intersection(WHOLE) or blocks >= depth:
         return _whole(rung, budget)
     expected = high - (high - low) * blocks // depth
     dear, cheap = training_flops(rung), training_flops(before)
@@ -153,8 +155,10 @@ def within(model: PreTrainedModel, config: LoraFaConfig, budget: Budget, fp32_ad
     if model.dtype not in dtypes:
         raise RecipeError(f"a memory budget needs a model in {', '.join(DTYPES)}, not in {model.dtype}")
     attention: Any = {"sdpa": "sdpa", "eager": "eager"}.get(model.config._attn_implementation, "flash")
+    described = copy.deepcopy(model.config)
+    described.architectures = [type(model).__name__]
     with tempfile.TemporaryDirectory() as folder:
-        model.config.save_pretrained(folder)
+        described.save_pretrained(folder)
         recipe = Recipe(
             model=folder,
             rank=config.r,

@@ -59,7 +59,7 @@ class Estimate:
         breakdown: Bytes at the peak by category (weights, adapters, gradients, optimizer, inputs, activations
             saved for backward, temporaries), and `cache`: reserved − peak.
         by_phase: Peak of forward (with the loss), backward, and optimizer.
-        by_module: Activations and temporaries at the peak, by module.
+        by_module: Activations at the peak, by the module that made them; "" for what the model itself makes.
         phase: The phase of the peak.
         saved: Activations that forward saved for backward.
         parameters: Elements of all parameters, shared ones once.

@@ -116,6 +116,8 @@ def _largest(need: Callable[[int], int], memory: int, limit: int) -> int:
             (first, at_first), (second, at_second) = tried[-2:]
             if at_first != at_second:
                 guess = first + (memory - at_first) * (second - first) // (at_second - at_first)
+        if high > limit:  # nothing was too large yet: a step far beyond what fits takes long to estimate
+            guess = min(guess, 4 * max(low, 1))
         guess = min(max(guess, low + 1), high - 1)
         tried.append((guess, need(guess)))
         if tried[-1][1] <= memory:

@@ -122,16 +122,16 @@ class SavedTensorMeter:
         self._known[storage] = saved
         self.saved.append(saved)
 
-    def _enter_module(self, module: nn.Module, args: Any) -> None:
+    def _enter_module(self, module: nn.Module, args: object) -> None:
         self._path.append(self._names.get(module, self._path[-1]))
         # Sharded parameters are gathered only now.
         self._owned.update(map(_storage, module.parameters(recurse=False)))
 
-    def _leave_module(self, module: nn.Module, args: Any, output: Any) -> None:
+    def _leave_module(self, module: nn.Module, args: object, output: object) -> None:
         self.explore(output)
         self._path.pop()
 
-    def explore(self, output: Any) -> None:
+    def explore(self, output: object) -> None:
         """Find the custom functions behind an output: name what they saved, and find what else they keep.
 
         Done for the outputs of modules and torch functions; call it for what a bare custom function returns.
@@ -178,7 +178,7 @@ def _storage(tensor: Tensor) -> StorageWeakRef:
     return StorageWeakRef(own.untyped_storage())
 
 
-def _tensors_in(value: Any, depth: int = _DEPTH) -> Iterator[Tensor]:
+def _tensors_in(value: object, depth: int = _DEPTH) -> Iterator[Tensor]:
     """Yield the tensors in nested containers and objects, modules excepted."""
     if isinstance(value, Tensor):
         yield value

@@ -6,7 +6,7 @@ import copy
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import parse_qsl
 
 import torch
@@ -87,7 +87,7 @@ def _config_named(name: str) -> PretrainedConfig:
             raise ModelNotFoundError(f"{path}: no such file")
         return _config_of_file(path)
     try:
-        return AutoConfig.from_pretrained(name)  # sizes alone are read of it  # nosec B615
+        return cast(PretrainedConfig, AutoConfig.from_pretrained(name))  # sizes alone are read of it  # nosec B615
     except (OSError, ValueError) as error:
         known = ", ".join(BUILT_IN)
         raise ModelNotFoundError(
@@ -138,7 +138,8 @@ def class_of(config: PretrainedConfig) -> type[PreTrainedModel]:
         found = HEADS[head_of(config)]._model_mapping[type(config)]
     except KeyError as error:
         raise ModelNotFoundError(f"{config.model_type}: transformers has no model class for it") from error
-    return found[0] if isinstance(found, list | tuple) else found
+    first: type[PreTrainedModel] = found[0] if isinstance(found, list | tuple) else found
+    return first
 
 
 def attention_of(config: PretrainedConfig, asked: str) -> str:
@@ -177,7 +178,8 @@ def build(config: PretrainedConfig, dtype: torch.dtype, attention: str = "eager"
         # What the class of the labels says; DeBERTa would look at the labels themselves.
         config.problem_type = "regression" if config.num_labels == 1 else "single_label_classification"
     with torch.device("meta"):
-        return class_of(config)._from_config(config, dtype=dtype, attn_implementation=attention)
+        model = class_of(config)._from_config(config, dtype=dtype, attn_implementation=attention)
+    return cast(PreTrainedModel, model)
 
 
 class WithoutInit(TorchFunctionMode):

@@ -88,7 +88,7 @@ def _bitsandbytes(parameter: torch.Tensor, in_8_bits: bool, paged: bool) -> list
     count = parameter.numel()
     in_8_bits = in_8_bits and count >= MIN_8BIT
     dtype = torch.uint8 if in_8_bits else torch.float32
-    states = [] if paged and count >= MIN_PAGED else 2 * [(count, dtype)]
+    states: list[tuple[int, torch.dtype]] = [] if paged and count >= MIN_PAGED else 2 * [(count, dtype)]
     if in_8_bits:
         states += 2 * [(-(-count // BLOCK_8BIT), torch.float32)]
     return [torch.zeros(size, dtype=of, device=parameter.device) for size, of in states]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.autograd import Function
+
+from lorafa.autograd import Context, TensorFunction
 
 BLOCK = 64  # weights that share one absmax
 ABSMAX_BLOCK = 256  # absmax values that share one second-level absmax
@@ -23,19 +23,19 @@ def nf4_bytes(numel: int) -> int:
     return -(-numel // 2) + blocks + 4 * -(-blocks // ABSMAX_BLOCK)
 
 
-class _DequantizedLinear(Function):
+class _DequantizedLinear(TensorFunction):
     """y = x·Wᵀ for a W that is dequantized for the product, and again in backward, and never kept."""
 
     @staticmethod
     def forward(
-        ctx: Any, x: torch.Tensor, packed: torch.Tensor, bias: torch.Tensor | None, shape: torch.Size
+        ctx: Context, x: torch.Tensor, packed: torch.Tensor, bias: torch.Tensor | None, shape: torch.Size
     ) -> torch.Tensor:
         ctx.save_for_backward(packed)
         ctx.shape = shape
         return F.linear(x, x.new_empty(shape), bias)
 
     @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
+    def backward(ctx: Context, *grads: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
         return grads[0] @ grads[0].new_empty(ctx.shape), None, None, None
 
 

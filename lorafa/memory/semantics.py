@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 # What CUDA's autocast runs in float32 and the CPU's does not.
 # Source: documentation of torch.amp, "CUDA Ops that can autocast to float32".
-AUTOCAST_TO_FLOAT32: frozenset[Callable] = frozenset(
+AUTOCAST_TO_FLOAT32: frozenset[Callable[..., Any]] = frozenset(
     {
         F.cosine_similarity,
         F.cross_entropy,
@@ -109,12 +109,15 @@ def fused_attention(
     if enable_gqa and attn_mask is not None:
         groups = query.shape[1] // key.shape[1]
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    output: torch.Tensor
     if attn_mask is None and query.dtype in HALF:
         flash = torch.ops.aten._scaled_dot_product_flash_attention
-        return flash(query, key, value, dropout_p, is_causal, scale=scale)[0]
-    bias = None if attn_mask is None else _bias(attn_mask, query, key)
-    efficient = torch.ops.aten._scaled_dot_product_efficient_attention
-    return efficient(query, key, value, bias, True, dropout_p, is_causal, scale=scale)[0]
+        output, *_ = flash(query, key, value, dropout_p, is_causal, scale=scale)
+    else:
+        bias = None if attn_mask is None else _bias(attn_mask, query, key)
+        efficient = torch.ops.aten._scaled_dot_product_efficient_attention
+        output, *_ = efficient(query, key, value, bias, True, dropout_p, is_causal, scale=scale)
+    return output
 
 
 def _bias(mask: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:

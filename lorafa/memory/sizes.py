@@ -3,7 +3,7 @@
 import re
 
 GIB = 2**30
-UNITS = {"GiB": 2**30, "MiB": 2**20, "GB": 10**9, "MB": 10**6}
+UNITS = {"GiB": GIB, "MiB": 2**20, "GB": 10**9, "MB": 10**6}
 
 
 def bytes_of(text: str) -> int:

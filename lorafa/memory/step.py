@@ -6,7 +6,7 @@ import gc
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -25,7 +25,7 @@ from lorafa.targets import block_stacks
 def loss_of(outputs: Any) -> torch.Tensor:
     """The loss of a model's outputs; of a model without a head, the sum of its hidden states."""
     loss = getattr(outputs, "loss", None)
-    return outputs[0].float().sum() if loss is None else loss
+    return cast(torch.Tensor, outputs[0].float().sum() if loss is None else loss)
 
 
 def optimizer_of(model: nn.Module, recipe: Recipe) -> Optimizer:

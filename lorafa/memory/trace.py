@@ -75,7 +75,7 @@ class Timeline:
         peak: Most bytes alive at once during the step (forward, backward, optimizer).
         breakdown: Bytes alive at the peak, by category.
         by_phase: Most bytes alive at once in each phase of the step.
-        by_module: Bytes of activations and temporaries alive at the peak, by module.
+        by_module: Bytes of activations alive at the peak, by the module that made them; "" outside all of them.
         phase: The phase of the peak.
         saved: Bytes of activations when backward begins: what forward saved.
     """
@@ -145,8 +145,8 @@ class Trace:
         for i in at_peak:
             nbytes = rounded(self.storages[i].nbytes, granularity)
             breakdown[categories[i]] += nbytes
-            if categories[i] in ("activations", "temporaries"):
-                by_module[self.storages[i].module or "(outside blocks)"] += nbytes
+            if categories[i] == "activations":
+                by_module[self.storages[i].module] += nbytes
         return Timeline(peak, dict(breakdown), by_phase, dict(by_module.most_common()), phase, saved)
 
     def preceded_by(self, storage: Storage) -> Trace:

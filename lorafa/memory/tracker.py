@@ -20,7 +20,7 @@ OUTSIDE = Segment("outside")
 DEVICE = torch.ops.prim.device.default
 
 
-def tensors_in(value: Any) -> Iterator[torch.Tensor]:
+def tensors_in(value: object) -> Iterator[torch.Tensor]:
     """Tensors in nested tuples, lists and dicts, in order."""
     if isinstance(value, torch.Tensor):
         yield value
@@ -42,7 +42,7 @@ class StorageTracker(TorchDispatchMode):
         super().__init__()
         self.trace = Trace()
         self.segment = OUTSIDE
-        self._alive: dict[int, tuple[int, weakref.ref]] = {}
+        self._alive: dict[int, tuple[int, weakref.ref[torch.UntypedStorage]]] = {}
         self._modules: list[str] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -56,7 +56,7 @@ class StorageTracker(TorchDispatchMode):
                 self._see(tensor, func, args, index)
         return result
 
-    def __exit__(self, *exc: Any) -> None:
+    def __exit__(self, *exc: object) -> None:
         super().__exit__(*exc)
         self._alive.clear()  # and with it the references whose callbacks would go on recording
 
@@ -103,14 +103,14 @@ class StorageTracker(TorchDispatchMode):
         if known and self.segment.phase == "forward":
             self._modules.pop()
 
-    def _block_hooks(self, block: Block) -> tuple[Callable, Callable]:
-        def entering(module: nn.Module, args: tuple, kwargs: dict) -> None:
+    def _block_hooks(self, block: Block) -> tuple[Callable[..., None], Callable[..., None]]:
+        def entering(module: nn.Module, args: object, kwargs: object) -> None:
             if self.segment.phase == "forward":
                 self.enter("forward", block)
                 if block.number == 0:
                     self._at_gradient(tensors_in((args, kwargs)), None)
 
-        def leaving(module: nn.Module, args: tuple, output: Any) -> None:
+        def leaving(module: nn.Module, args: object, output: object) -> None:
             if self.segment.phase == "forward":
                 self.enter("forward")
                 self._at_gradient(tensors_in(output), block)

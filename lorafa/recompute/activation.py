@@ -5,11 +5,10 @@ nobody can recompute without the product that made it.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from transformers.activations import GELUActivation, GELUTanh, NewGELUActivation, SiLUActivation
@@ -21,10 +20,12 @@ from transformers.models.qwen2.modeling_qwen2 import Qwen2MLP
 from transformers.models.qwen3.modeling_qwen3 import Qwen3MLP
 from transformers.models.t5.modeling_t5 import T5DenseGatedActDense
 
+from lorafa.autograd import Context, TensorFunction
 from lorafa.recompute.classes import derived
 
 _aten = torch.ops.aten
-_Activation = tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]
+_Map = Callable[[Tensor], Tensor]
+_Activation = tuple[_Map, Callable[[Tensor, Tensor], Tensor]]
 
 # Each with its derivative: (gradient of the output, input) to the gradient of the input.
 ACTIVATIONS: dict[str, _Activation] = {
@@ -61,11 +62,11 @@ def gated_gradients(grad: Tensor, gate: Tensor, up: Tensor, name: str) -> tuple[
     return derivative(grad * up, gate), act(gate).mul_(grad)
 
 
-class GatedActivation(Function):
+class GatedActivation(TensorFunction):
     """act(gate)·up; saves gate and up, which the linear layers before it made, and not act(gate)."""
 
     @staticmethod
-    def forward(ctx: Any, gate: Tensor, up: Tensor, name: str) -> Tensor:
+    def forward(ctx: Context, gate: Tensor, up: Tensor, name: str) -> Tensor:
         """Save the two inputs."""
         ctx.save_for_backward(gate, up)
         ctx.activation = name
@@ -73,16 +74,17 @@ class GatedActivation(Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Context, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         """Recompute act(gate)."""
-        return *gated_gradients(grad, *ctx.saved_tensors, ctx.activation), None
+        gate, up = ctx.saved_tensors
+        return *gated_gradients(grad, gate, up, ctx.activation), None
 
 
-class Relu(Function):
+class Relu(TensorFunction):
     """ReLU that saves where its input is not positive, one byte an element, and not its output."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
+    def forward(ctx: Context, x: Tensor) -> Tensor:
         """Save the sign."""
         y = F.relu(x)
         ctx.save_for_backward(y <= 0)
@@ -90,7 +92,7 @@ class Relu(Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
+    def backward(ctx: Context, grad: Tensor) -> Tensor:
         """Pass the gradient where the input was positive."""
         (closed,) = ctx.saved_tensors
         return grad.masked_fill(closed, 0)  # a product would make NaN of an infinite gradient
@@ -99,10 +101,19 @@ class Relu(Function):
 class Gated(nn.Module):
     """LLaMA's SwiGLU, and its relatives with another activation, without the saved act(gate)."""
 
+    act_fn: nn.Module
+    gate_proj: _Map
+    up_proj: _Map
+    down_proj: _Map
+
     def forward(self, x: Tensor) -> Tensor:
         """Apply the feed-forward network to (..., d)."""
         name = activation_name(self.act_fn)
-        return super().forward(x) if name is None else self.down_proj(self.product(x, name))
+        return self.plain(x) if name is None else self.down_proj(self.product(x, name))
+
+    def plain(self, x: Tensor) -> Tensor:
+        """The network as the library has it."""
+        return cast(Tensor, super().forward(x))
 
     def product(self, x: Tensor, name: str) -> Tensor:
         """act(gate)·up, (..., d_ff), by an activation of `ACTIVATIONS`."""
@@ -116,30 +127,40 @@ class Gated(nn.Module):
 class GatedPhi3(Gated):
     """Phi-3's SwiGLU, whose gate and up are one product, without the saved act(gate)."""
 
+    activation_fn: nn.Module
+    gate_up_proj: _Map
+
     def forward(self, hidden_states: Tensor) -> Tensor:
         """Apply the feed-forward network to (..., d)."""
         name = activation_name(self.activation_fn)
         if name is None:
-            return super(Gated, self).forward(hidden_states)
+            return self.plain(hidden_states)
         return self.down_proj(self.product(hidden_states, name))
 
     def gate_and_up(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The two halves of one product, (..., d_ff) each."""
-        return self.gate_up_proj(x).chunk(2, dim=-1)
+        gate, up = self.gate_up_proj(x).chunk(2, dim=-1)
+        return gate, up
 
 
 class GatedT5(Gated):
     """T5 v1.1's gated GELU without the saved gelu(gate) and its composite steps."""
 
+    act: nn.Module
+    wi_0: _Map
+    wi_1: _Map
+    dropout: _Map
+    wo: nn.Linear
+
     def forward(self, hidden_states: Tensor) -> Tensor:
         """Apply the feed-forward network to (..., d)."""
         name = activation_name(self.act)
         if name is None:
-            return super(Gated, self).forward(hidden_states)
+            return self.plain(hidden_states)
         product = self.dropout(self.product(hidden_states, name))
         if self.wo.weight.is_floating_point():  # T5 keeps wo in fp32 in half-precision models
             product = product.to(self.wo.weight.dtype)
-        return self.wo(product)
+        return cast(Tensor, self.wo(product))
 
     def gate_and_up(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The two products of the input, (..., d_ff) each."""

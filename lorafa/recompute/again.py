@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch.autograd.function import once_differentiable
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import get_device_states, set_device_states
 
+from lorafa.autograd import Context
 from lorafa.recompute.norm import is_norm, norm_output
 
 Remake = Callable[[], Sequence[Tensor]]
@@ -40,13 +41,13 @@ class _Keep(Function):
     """Keeps a tensor as autograd keeps one: with its version, and through the hooks that are set."""
 
     @staticmethod
-    def forward(ctx: Any, anchor: Tensor, x: Tensor) -> Tensor:
+    def forward(ctx: Context, anchor: Tensor, x: Tensor) -> Tensor:
         ctx.save_for_backward(x)
         return anchor.clone()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Context, grad: Tensor) -> tuple[Tensor, None]:
         return grad, None
 
 
@@ -67,7 +68,7 @@ def source(x: Tensor) -> Callable[..., Tensor]:
         kept = _Keep.apply(torch.empty(0, device=x.device, requires_grad=True), x.detach())
 
     def rows_of(rows: slice | None = None) -> Tensor:
-        (value,) = kept.grad_fn.saved_tensors
+        value: Tensor = kept.grad_fn.saved_tensors[0]
         return value if rows is None else value.flatten(0, -2)[rows]
 
     return rows_of
@@ -82,10 +83,12 @@ class Replay:
     def __init__(self, remake: Remake, module: nn.Module, device: torch.device) -> None:
         self.remake = remake
         self.device = device.type
-        self.autocast = {
-            "enabled": torch.is_autocast_enabled(self.device),
-            "dtype": torch.get_autocast_dtype(self.device),
-        }
+        self.autocast = partial(
+            torch.autocast,
+            self.device,
+            dtype=torch.get_autocast_dtype(self.device),
+            enabled=torch.is_autocast_enabled(self.device),
+        )
         draws = any(isinstance(part, nn.Dropout) and part.training and part.p for part in module.modules())
         self.random = (
             (torch.get_rng_state(), *get_device_states(torch.empty(0, device=device))) if draws else None
@@ -94,7 +97,7 @@ class Replay:
     @torch.no_grad()
     def __call__(self) -> Sequence[Tensor]:
         """Make the tensors again."""
-        with torch.autocast(self.device, **self.autocast):
+        with self.autocast():
             if self.random is None:
                 return self.remake()
             host, devices, states = self.random
@@ -147,7 +150,7 @@ def made_again(tensors: Sequence[Tensor], replay: Replay) -> Iterator[None]:
             return outer[1](kept)
         if kept._version != version:
             raise RuntimeError("a tensor that backward needs has been changed by an in-place operation")
-        return kept
+        return cast(Tensor, kept)
 
     with saved_tensors_hooks(pack, unpack):
         yield

@@ -29,8 +29,8 @@ def derived(prefix: str, mixin: type, *plain: type[nn.Module]) -> Classes:
     for cls in plain:
         name = prefix + cls.__name__
         attributes: dict[str, Any] = {"__module__": module.__name__, "__doc__": mixin.__doc__}
-        if "forward" in vars(mixin):
-            attributes["forward"] = _with_signature(mixin.forward, cls.forward)
+        if forward := vars(mixin).get("forward"):
+            attributes["forward"] = _with_signature(forward, cls.forward)
         classes[cls] = type(name, (mixin, cls), attributes)
         setattr(module, name, classes[cls])
     return classes

@@ -1,19 +1,18 @@
 """Dropout that saves the seed of its mask and draws the mask again in backward (paper §3.2)."""
 
-from typing import Any
-
 from torch import Tensor, nn
-from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from lorafa.autograd import Context, TensorFunction
 from lorafa.functional import dropped, keep_probability, new_seed
+from lorafa.recompute.classes import Classes
 
 
-class ReplayedDropout(Function):
+class ReplayedDropout(TensorFunction):
     """Dropout whose mask belongs to a seed."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, p: float, seed: Tensor) -> Tensor:
+    def forward(ctx: Context, x: Tensor, p: float, seed: Tensor) -> Tensor:
         """Save the seed, 8 bytes."""
         ctx.save_for_backward(seed)
         ctx.p = p
@@ -21,7 +20,7 @@ class ReplayedDropout(Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Context, grad: Tensor) -> tuple[Tensor, None, None]:
         """Draw the mask again."""
         (seed,) = ctx.saved_tensors
         return grad.masked_fill(dropped(grad, ctx.p, seed), 0).mul_(1 / keep_probability(ctx.p)), None, None
@@ -43,4 +42,4 @@ class LeanDropout(nn.Dropout):
         return replayed_dropout(x, self)
 
 
-CLASSES = {nn.Dropout: LeanDropout}
+CLASSES: Classes = {nn.Dropout: LeanDropout}

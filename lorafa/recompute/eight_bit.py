@@ -5,15 +5,13 @@ exact XA. Under LoRA the product of gate and up is an input that A's gradient ne
 nothing is saved, or A's gradient is made of what was rounded.
 """
 
-from typing import Any
-
 import torch
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
-from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from lorafa.autograd import Context, TensorFunction
 from lorafa.layers import LoraFaLayer
 from lorafa.recompute import activation
 from lorafa.recompute.activation import ACTIVATIONS, Gated, gated_gradients
@@ -42,11 +40,11 @@ def dequantized(integers: Tensor, scales: Tensor, shape: torch.Size, dtype: torc
     return (integers * scales).to(dtype).flatten()[: shape.numel()].view(shape)
 
 
-class GatedActivation8bit(Function):
+class GatedActivation8bit(TensorFunction):
     """act(gate)·up, exact; keeps gate and up in 8 bits, so that their gradients are approximate."""
 
     @staticmethod
-    def forward(ctx: Any, gate: Tensor, up: Tensor, name: str) -> Tensor:
+    def forward(ctx: Context, gate: Tensor, up: Tensor, name: str) -> Tensor:
         """Save both inputs, rounded."""
         ctx.save_for_backward(*quantized(gate), *quantized(up))
         ctx.activation, ctx.like = name, (gate.shape, gate.dtype)
@@ -54,7 +52,7 @@ class GatedActivation8bit(Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Context, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         """Compute act(gate) again, of what was rounded."""
         gate, gate_scales, up, up_scales = ctx.saved_tensors
         gate, up = dequantized(gate, gate_scales, *ctx.like), dequantized(up, up_scales, *ctx.like)

@@ -17,12 +17,12 @@ import transformers
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
-from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from transformers.loss.loss_utils import ForCausalLMLoss
 from transformers.utils import ModelOutput
 
+from lorafa.autograd import Context, TensorFunction
 from lorafa.layers import is_plain
 from lorafa.recompute.classes import derived
 
@@ -30,12 +30,12 @@ _CHUNK = 2**24  # logits that exist at a time: 64 MiB in fp32
 IGNORE_INDEX = -100
 
 
-class LinearCrossEntropy(Function):
+class LinearCrossEntropy(TensorFunction):
     """Sum of the cross entropy of linear(X), with its gradients computed chunk by chunk in forward."""
 
     @staticmethod
     def forward(
-        ctx: Any,
+        ctx: Context,
         x: Tensor,
         weight: Tensor,
         bias: Tensor | None,
@@ -71,7 +71,7 @@ class LinearCrossEntropy(Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Context, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Scale the saved gradients."""
         grads = (None if saved is None else saved * grad.to(saved.dtype) for saved in ctx.saved_tensors)
         return *grads, None, None
@@ -141,7 +141,7 @@ def obstacle(model: Any, arguments: dict[str, Any]) -> str | None:
     return "logits_to_keep is given" if isinstance(kept, Tensor) or kept else None
 
 
-class _WithoutLogits:
+class _WithoutLogits(nn.Module):
     """Mixed into a model class with an `lm_head`: in training, with labels, the loss needs no logits."""
 
     # Whether it was switched on for a model with adapters, and so ends with them (`merge_and_unload`).

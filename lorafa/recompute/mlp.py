@@ -4,6 +4,7 @@ They do it for a chunk of tokens at a time, so that a long sequence has no more 
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -25,7 +26,7 @@ class _RecomputedGated(Gated):
             return super().product(x, name)
         has_input = source(x)
         parts = [
-            self._part(rows, lambda start=number * _CHUNK: has_input(slice(start, start + _CHUNK)), name)
+            self._part(rows, partial(has_input, slice(number * _CHUNK, (number + 1) * _CHUNK)), name)
             for number, rows in enumerate(x.flatten(0, -2).split(_CHUNK))
         ]
         product = parts[0] if len(parts) == 1 else torch.cat(parts)

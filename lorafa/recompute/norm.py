@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from transformers.models.gemma.modeling_gemma import GemmaRMSNorm
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
@@ -17,10 +16,11 @@ from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
 from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 from transformers.models.t5.modeling_t5 import T5LayerNorm
 
+from lorafa.autograd import Context, TensorFunction
 from lorafa.recompute.classes import derived
 
 
-class RmsNorm(Function):
+class RmsNorm(TensorFunction):
     """weight · X / rms(X), computed in fp32 at least.
 
     The normalised X is rounded to `dtype` before the product, and the product to `out`, if that is given.
@@ -28,7 +28,7 @@ class RmsNorm(Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype, out: torch.dtype | None
+        ctx: Context, x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype, out: torch.dtype | None
     ) -> Tensor:
         """Save x and 1 / rms(x), (..., 1)."""
         scale = torch.rsqrt(_widened(x).pow(2).mean(-1, keepdim=True) + eps)
@@ -37,14 +37,14 @@ class RmsNorm(Function):
         return RmsNorm.output(ctx, x, scale, weight)
 
     @staticmethod
-    def output(ctx: Any, x: Tensor, scale: Tensor, weight: Tensor) -> Tensor:
+    def output(ctx: Context, x: Tensor, scale: Tensor, weight: Tensor) -> Tensor:
         """The normalised x times the weight, of what is saved."""
         y = weight * (_widened(x) * scale).to(ctx.dtype)
         return y if ctx.out is None else y.to(ctx.out)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+    def backward(ctx: Context, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         """Recompute the normalised x."""
         x, scale, weight = ctx.saved_tensors
         normal = _widened(x) * scale  # not in place: x itself where it is wide already
@@ -64,7 +64,7 @@ def _widened(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def is_norm(node: Any) -> bool:
+def is_norm(node: object) -> bool:
     """Whether a node of autograd's graph is of `rms_norm`."""
     return isinstance(node, RmsNorm._backward_cls)
 

@@ -1,4 +1,4 @@
-"""What a run did with each example, as summands whose totals give its score: what a bootstrap resamples."""
+"""What a run did with each example, as summands whose totals give its score: what a jackknife leaves out."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

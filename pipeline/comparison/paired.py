@@ -1,13 +1,11 @@
-"""Paired comparisons of two methods over seeds and examples: intervals and non-inferiority verdicts.
+"""Paired comparisons of two methods over seeds and examples: intervals and verdicts.
 
 Every score of the tables is a function of sums over examples: of hits for accuracy, of moments for the correlations, of
-n-gram counts for BLEU. An example's summands are computed once, and a bootstrap resample is a matrix product.
+n-gram counts for BLEU. Differences are candidate − reference, in points: hundredths, as the tables print scores. Two
+things make a mean difference uncertain:
 
-Differences are candidate − reference, in points: hundredths, as the tables print scores. Two things make a mean
-difference uncertain:
-
-- examples: the covariance of the seeds' differences when examples are resampled, the same for both methods and all
-  seeds (paired bootstrap: Koehn, 2004, https://aclanthology.org/W04-3250/; Efron & Tibshirani, 1993, ch. 6 and 8);
+- examples: the covariance of the seeds' differences over other examples, the same for both methods, all seeds and all
+  tasks (`pipeline.comparison.jackknife`);
 - seeds: the variance of the seeds' differences, with one degree of freedom less than there are seeds.
 
 This is the model of Obuchowski and Rockette for many readers of the same cases, with seeds as readers (Hillis et al.,
@@ -17,33 +15,41 @@ the measured error rates and says how to read a verdict.
 """
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
+from scipy.stats import norm, t
 
+from pipeline.comparison import jackknife
 from pipeline.comparison.intervals import Error
-from pipeline.comparison.outcomes import Array, Outcomes, OutcomesError
-from pipeline.comparison.verdict import AVERAGE, Comparison, Report
+from pipeline.comparison.jackknife import Scores
+from pipeline.comparison.outcomes import Array, Outcomes
+from pipeline.comparison.verdict import AVERAGE, RANDOM_SEEDS, Comparison, Report, Retention
 
 
 @dataclass(frozen=True)
 class TaskRuns:
-    """The runs of one task to compare, by seed; runs that diverged or ran out of memory are left out.
+    """The runs of one task to compare, by seed; what ran out of memory is left out.
 
     Attributes:
         task: How the task is called in texts.
         candidate: Seed to outcomes; all runs have the same examples in the same order.
         reference: The same of the method it is compared with.
-        groups: A label for each example where the score is the mean of the groups' scores (MMLU's subjects, MNLI's two
-            splits); examples are then resampled within their group. None for one score over all examples.
+        groups: A label for each example where the score is the mean of the groups' scores (MNLI's two splits). None for
+            one score over all examples.
+        clusters: A label for each example; those of one label are drawn together, in all tasks. None: each by itself.
+        baseline: What needs no training, such as the majority class; a gain is above it. None: there is none.
+        collapsed: The seeds of the candidate, and of the reference, whose runs learnt nothing. They count as they are.
     """
 
     task: str
     candidate: Mapping[int, Outcomes]
     reference: Mapping[int, Outcomes]
     groups: Sequence[Hashable] | None = None
+    clusters: Sequence[str] | None = None
+    baseline: Outcomes | None = None
+    collapsed: tuple[Collection[int], Collection[int]] = ((), ())
 
 
 def compare(
@@ -52,9 +58,8 @@ def compare(
     reference: str,
     *,
     margin: float,
+    fraction: float,
     confidence: float,
-    resamples: int,
-    seed: int,
 ) -> Report:
     """Compares two methods on every task and on the average over the tasks.
 
@@ -66,9 +71,8 @@ def compare(
         candidate: Label of the method in question.
         reference: Label of the method it is compared with.
         margin: Points by which the candidate may be worse.
+        fraction: Of the reference's gain over the baseline, what the candidate may lose; the other margin.
         confidence: Of the two-sided intervals; the one-sided tests are at level (1 − confidence) / 2.
-        resamples: Of the bootstrap.
-        seed: Of the bootstrap; a task's numbers do not depend on the other tasks.
 
     Raises:
         OutcomesError: The runs of a task differ in their metric or number of examples.
@@ -76,9 +80,9 @@ def compare(
 
     def judged(task: str, effect: _Effect) -> Comparison:
         blank = Comparison(candidate, reference, task, margin, confidence, effect.seeds, effect.left_out)
-        return _judged(blank, effect)
+        return _judged(blank, effect, fraction)
 
-    effects = [_effect(runs, resamples, seed) for runs in tasks]
+    effects = [_effect(runs) for runs in tasks]
     by_task = [judged(runs.task, effect) for runs, effect in zip(tasks, effects, strict=True)]
     adjusted = holm([comparison.p_value for comparison in by_task])
     average = judged(AVERAGE, _average(effects))
@@ -103,110 +107,131 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 @dataclass(frozen=True)
 class _Effect:
-    """Each common seed's difference (S,), and their covariance (S, S) over resampled examples, in points."""
+    """Scores of the candidate's S seeds, the reference's, and, where there is one, the baseline; (2S or 2S + 1,)."""
 
     seeds: tuple[int, ...]
     left_out: tuple[int, ...]
-    differences: Array
-    covariance: Array
+    scores: Scores | None
+    improvement: float = math.nan
+    collapsed: tuple[int, int] = (0, 0)
+    independent: tuple[str, ...] = ()
+
+    @property
+    def baseline(self) -> bool:
+        """Whether there is a baseline's score."""
+        return self.scores is not None and len(self.scores.values) > 2 * len(self.seeds)
+
+    def at(self, seeds: tuple[int, ...], baseline: bool) -> Scores:
+        """Returns the scores of some of the seeds, with or without the baseline's."""
+        assert self.scores is not None
+        places = [self.seeds.index(seed) for seed in seeds]
+        chosen = [*places, *(len(self.seeds) + place for place in places)]
+        return self.scores.combined(np.eye(len(self.scores.values))[:, chosen + [-1] * baseline])
 
 
-def _effect(runs: TaskRuns, resamples: int, seed: int) -> _Effect:
+def _effect(runs: TaskRuns) -> _Effect:
     seeds = tuple(sorted(set(runs.candidate) & set(runs.reference)))
     left_out = tuple(sorted(set(runs.candidate) ^ set(runs.reference)))
     if not seeds:
-        return _Effect(seeds, left_out, np.empty(0), np.empty((0, 0)))
-    outcomes = [method[key] for method in (runs.candidate, runs.reference) for key in seeds]
-    _check(runs, outcomes)
-    rows = np.concatenate([one.summands for one in outcomes], axis=1)
-    rng = np.random.default_rng([seed, *runs.task.encode()])
-    by_group = []
-    for group in _groups(runs, len(rows)):
-        weights, distinct = _resample(rows[group], resamples, rng)
-        by_group.append(outcomes[0].score((weights @ distinct).reshape(resamples + 1, 2, len(seeds), -1)))
-    scores = np.mean(by_group, axis=0)
-    differences = scores[:, 0] - scores[:, 1]
-    covariance = np.atleast_2d(np.cov(differences[1:], rowvar=False))
-    return _Effect(seeds, left_out, differences[0], covariance)
+        return _Effect(seeds, left_out, None)
+    outcomes = [method[seed] for method in (runs.candidate, runs.reference) for seed in seeds]
+    outcomes += [runs.baseline] if runs.baseline is not None else []
+    scores = jackknife.of_runs(runs.task, outcomes, runs.groups, runs.clusters)
+    ours, theirs = scores.values[: 2 * len(seeds)].reshape(2, -1)
+    collapsed = (len(set(runs.collapsed[0]) & set(seeds)), len(set(runs.collapsed[1]) & set(seeds)))
+    independent = (runs.task,) if runs.clusters is None else ()
+    return _Effect(seeds, left_out, scores, _improvement(ours, theirs), collapsed, independent)
 
 
-def _groups(runs: TaskRuns, examples: int) -> list[NDArray[np.intp]]:
-    """Returns the examples of each group."""
-    if runs.groups is None:
-        return [np.arange(examples)]
-    members: dict[Hashable, list[int]] = {}
-    for example, group in enumerate(runs.groups):
-        members.setdefault(group, []).append(example)
-    for group, those in members.items():
-        if len(those) < 2:
-            raise OutcomesError(f"{runs.task}: group {group} has one example; at least two are needed")
-    return [np.array(those) for those in members.values()]
-
-
-def _check(runs: TaskRuns, outcomes: list[Outcomes]) -> None:
-    sizes = {len(one.summands) for one in outcomes} | (set() if runs.groups is None else {len(runs.groups)})
-    if len(sizes) > 1:
-        raise OutcomesError(
-            f"{runs.task}: runs of {' and '.join(map(str, sorted(sizes)))} examples; evaluate them on the same ones"
-        )
-    if len({one.score for one in outcomes}) > 1:
-        raise OutcomesError(
-            f"{runs.task}: runs are scored by different metrics; evaluate them by the same one"
-        )
-
-
-def _resample(rows: Array, resamples: int, rng: np.random.Generator) -> tuple[Array, Array]:
-    """Returns how often each distinct row counts (resamples + 1, distinct), first as it is, and the distinct rows.
-
-    Equal rows need not be told apart, which makes accuracy fast: there are few patterns of right and wrong. One example
-    less than there are is drawn, so that the variance of a mean has no factor (n − 1) / n, which would matter in small
-    groups.
-    """
-    distinct, counts = np.unique(rows, axis=0, return_counts=True)
-    drawn = rng.multinomial(len(rows) - 1, counts / len(rows), size=resamples)
-    return np.concatenate([counts[None], drawn]).astype(float), distinct
+def _improvement(ours: Array, theirs: Array) -> float:
+    """Returns the share of pairs of runs, one of each method, in which ours scores higher; a tie is half of one."""
+    gaps = np.round(ours[:, None] - theirs, 9)
+    return float(np.mean((np.sign(gaps) + 1) / 2))
 
 
 def _average(effects: list[_Effect]) -> _Effect:
-    """Returns the effect on the mean over tasks, whose examples are independent, for the seeds that all tasks have."""
+    """Returns the effect on the mean over tasks, for the seeds that all tasks have."""
     seeds = tuple(sorted(set.intersection(*(set(effect.seeds) for effect in effects))))
     known = {seed for effect in effects for seed in (*effect.seeds, *effect.left_out)}
-    places = [[effect.seeds.index(seed) for seed in seeds] for effect in effects]
-    differences = [effect.differences[at] for effect, at in zip(effects, places, strict=True)]
-    covariances = [effect.covariance[np.ix_(at, at)] for effect, at in zip(effects, places, strict=True)]
+    left_out = tuple(sorted(known - set(seeds)))
+    if not seeds:
+        return _Effect(seeds, left_out, None)
+    baseline = all(effect.baseline for effect in effects)
     return _Effect(
         seeds,
-        tuple(sorted(known - set(seeds))),
-        np.mean(differences, axis=0),
-        np.sum(covariances, axis=0) / len(effects) ** 2,
+        left_out,
+        jackknife.mean([effect.at(seeds, baseline) for effect in effects]),
+        float(np.mean([effect.improvement for effect in effects])),
+        (sum(effect.collapsed[0] for effect in effects), sum(effect.collapsed[1] for effect in effects)),
+        tuple(task for effect in effects for task in effect.independent),
     )
 
 
-def _judged(blank: Comparison, effect: _Effect) -> Comparison:
-    seeds = len(effect.seeds)
-    if seeds == 0:
+def _judged(blank: Comparison, effect: _Effect, fraction: float) -> Comparison:
+    if effect.scores is None:
         return replace(blank, reason="no seed has both methods' results")
-    fixed_variance = effect.covariance.mean()  # of the mean over these very seeds
-    if blank.fixed:
-        seed_variance, example_variance = 0.0, fixed_variance
-    else:
-        seed_variance = effect.differences.var(ddof=1) / seeds
-        # What an example does to all seeds alike; what it does to one of them alone is in the seeds' variance already.
-        # Seeds that agree by chance make the mean no more certain than it is with these seeds held fixed.
-        shared = effect.covariance[~np.eye(seeds, dtype=bool)].mean()
-        example_variance = max(shared, fixed_variance - seed_variance)
-    if seed_variance + example_variance <= 0:
+    one = np.eye(len(effect.seeds))
+    rest = np.zeros((len(effect.scores.values) - 2 * len(one), len(one)))
+    differences = effect.scores.combined(np.concatenate([one, -one, rest]))
+    error = _error(differences, blank.alpha)
+    if error is None:
         return replace(blank, reason="no example tells them apart")
-    seed_error, example_error = math.sqrt(seed_variance), math.sqrt(max(example_variance, 0.0))
-    error = Error(seed_error, max(seeds - 1, 1), example_error)
-    difference = float(effect.differences.mean())
-    half = error.quantile(blank.alpha)
+    difference, half = float(differences.values.mean()), error.quantile(blank.alpha)
     return replace(
         blank,
         difference=difference,
         low=difference - half,
         high=difference + half,
-        seed_error=seed_error,
-        example_error=example_error,
+        seed_error=error.seeds,
+        example_error=error.examples,
         p_value=error.exceeds(difference + blank.margin),
+        improvement=effect.improvement,
+        collapsed=effect.collapsed,
+        independent=effect.independent,
+        retention=_retention(effect, fraction, blank.alpha) if effect.baseline else None,
+    )
+
+
+def _retention(effect: _Effect, fraction: float, alpha: float) -> Retention | None:
+    """Returns what the candidate keeps of the reference's gain, if the reference is shown to gain anything.
+
+    A fixed fraction of a gain that is estimated itself is tested as one combination of the three scores, candidate −
+    (1 − fraction) · reference − fraction · baseline (Rothmann et al., 2003, https://doi.org/10.1002/sim.1400).
+    """
+    assert effect.scores is not None
+    seeds = len(effect.seeds)
+    one, whole = np.eye(seeds), np.ones((1, seeds))
+    gain = effect.scores.combined(np.concatenate([0 * one, one, -whole]))
+    surplus = effect.scores.combined(np.concatenate([one, (fraction - 1) * one, -fraction * whole]))
+    if _interval(gain, alpha)[0] <= 0:
+        return None
+    low, high = _interval(surplus, alpha)
+    kept = 1 - fraction + surplus.values.mean() / gain.values.mean()
+    return Retention(float(kept), 1 - fraction, low, high)
+
+
+def _interval(effects: Scores, alpha: float) -> tuple[float, float]:
+    """Returns the interval of the mean of the seeds' effects."""
+    error, middle = _error(effects, alpha), float(effects.values.mean())
+    half = error.quantile(alpha) if error else 0.0
+    return middle - half, middle + half
+
+
+def _error(effects: Scores, alpha: float) -> Error | None:
+    """Returns the error of the mean of the seeds' effects; None where nothing varies."""
+    seeds, covariance = len(effects.values), effects.covariance
+    fixed_variance = covariance.mean()  # of the mean over these very seeds
+    if seeds < RANDOM_SEEDS:
+        seed_variance, example_variance = 0.0, fixed_variance
+    else:
+        seed_variance = effects.values.var(ddof=1) / seeds
+        # What an example does to all seeds alike; what it does to one of them alone is in the seeds' variance already.
+        # Seeds that agree by chance make the mean no more certain than it is with these seeds held fixed.
+        shared = covariance[~np.eye(seeds, dtype=bool)].mean()
+        example_variance = max(shared, fixed_variance - seed_variance)
+    if seed_variance + example_variance <= 1e-18:  # rounding
+        return None
+    widened = t.isf(alpha, effects.df) / norm.isf(alpha)  # exact where seeds do not matter
+    return Error(
+        math.sqrt(seed_variance), max(seeds - 1, 1), float(widened) * math.sqrt(max(example_variance, 0.0))
     )

@@ -22,6 +22,33 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True)
+class Retention:
+    """What a candidate keeps of its reference's gain over a baseline that needs no training.
+
+    Attributes:
+        kept: The candidate's gain as a share of the reference's.
+        wanted: The share that it must keep.
+        low: Lower end of the interval of what it has above that, in points.
+        high: Upper end.
+    """
+
+    kept: float
+    wanted: float
+    low: float
+    high: float
+
+    @property
+    def text(self) -> str:
+        """In a few words, such as "keeps at least 90% of the gain (seen: 99%)"."""
+        seen = f"(seen: {self.kept:.0%})".replace("-", "−")
+        if self.low > 0:
+            return f"keeps at least {self.wanted:.0%} of the gain {seen}"
+        if self.high < 0:
+            return f"keeps less than {self.wanted:.0%} of the gain {seen}"
+        return f"may or may not keep {self.wanted:.0%} of the gain {seen}"
+
+
+@dataclass(frozen=True)
 class Comparison:
     """Candidate − reference on one task, or on the average of several, in points.
 
@@ -37,10 +64,15 @@ class Comparison:
         low: Lower end of the interval.
         high: Upper end.
         seed_error: Standard error from the choice of seeds; 0 where they are held fixed (fewer than `RANDOM_SEEDS`).
-        example_error: Standard error from the choice of examples.
+        example_error: Standard error from the choice of examples, larger where few clusters of them decide.
         p_value: One-sided, of the hypothesis that the difference is −margin or less. Below `alpha` exactly if `low` is
             above −margin.
         p_holm: The same after Holm's correction for all tasks of the report; that of the average is not corrected.
+        improvement: The probability of improvement: the share of pairs of runs, one of each method, in which the
+            candidate scores higher (Agarwal et al., 2021, https://arxiv.org/abs/2108.13264); of the average, its mean.
+        collapsed: How many of the candidate's runs learnt nothing, and of the reference's; they count as they are.
+        independent: The tasks each of whose examples counts as drawn by itself, as no clusters are known.
+        retention: The margin that is a share of the reference's gain; None where none is shown.
         reason: Why there is no verdict; the numbers are then NaN and the p-values 1.
     """
 
@@ -58,6 +90,10 @@ class Comparison:
     example_error: float = math.nan
     p_value: float = 1.0
     p_holm: float = 1.0
+    improvement: float = math.nan
+    collapsed: tuple[int, int] = (0, 0)
+    independent: tuple[str, ...] = ()
+    retention: Retention | None = None
     reason: str = ""
 
     @property
@@ -90,20 +126,33 @@ class Comparison:
         )
 
     @property
-    def text(self) -> str:
-        """One line, such as "LoRA-FA − LoRA: +0.1 [−0.6, 0.8], not inferior at margin 1.0"."""
-        subject = f"{self.candidate} − {self.reference}"
+    def finding(self) -> str:
+        """The numbers and what they say, such as "+0.1 [−0.6, 0.8], not inferior at margin 1.0"."""
         if self.reason:
-            return f"{subject}: {self.verdict}, {self.reason}"
+            return f"{self.verdict}, {self.reason}"
         at_margin = "" if self.verdict is Verdict.BETTER else f" at margin {float(self.margin)}"
-        words = [self._numbers(), f"{self.verdict}{at_margin}"]
-        if self.high < 0 and self.verdict is not Verdict.INFERIOR:
-            words.append("but lower")
-        if self.fixed:
+        lower = ", but lower" if self.high < 0 and self.verdict is not Verdict.INFERIOR else ""
+        return f"{self._numbers()}, {self.verdict}{at_margin}{lower}"
+
+    @property
+    def text(self) -> str:
+        """One line: who is compared with whom, the finding, and which runs it is about."""
+        words = [f"{self.candidate} − {self.reference}: {self.finding}"]
+        if self.fixed and not self.reason:
             words.append(f"for {_seeds(self.seeds)} alone")
-        if self.left_out:
+        if self.left_out and not self.reason:
             words.append(f"without {_seeds(self.left_out)}")
-        return f"{subject}: {', '.join(words)}"
+        for method, count in zip((self.candidate, self.reference), self.collapsed, strict=True):
+            words += [f"{count} run{'s' * (count > 1)} of {method} collapsed"] if count else []
+        return ", ".join(words)
+
+    @property
+    def more(self) -> str:
+        """What is kept of the gain, and how often a run beats one of the other method; empty without numbers."""
+        if self.reason:
+            return ""
+        kept = f"{self.candidate} {self.retention.text}; it" if self.retention else self.candidate
+        return f"{kept} is ahead in {self.improvement:.0%} of the pairs of runs"
 
     def _numbers(self) -> str:
         """The difference and its interval with the first number of digits at which they show the verdict."""

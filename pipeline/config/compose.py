@@ -7,10 +7,10 @@ names the file and the key of whatever it cannot accept.
 import os
 import re
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -29,7 +29,7 @@ from pipeline.config import checks, precision
 from pipeline.config.experiment import Experiment, Statistics
 from pipeline.config.profile import Profile
 from pipeline.config.schema import KINDS, RunConfig
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, meant
 
 CONF = Path(__file__).parents[2] / "conf"
 GROUPS = ("profile", "model", "method", "task", "recipe", "trainer", "experiment")
@@ -96,9 +96,10 @@ def _typed(schema: type, cfg: DictConfig, key: str, where: "_Locator") -> Any:
         node = OmegaConf.to_container(cfg[key], resolve=True)
         typed = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), node))
     except OmegaConfBaseException as error:
+        wrong = f"{key}.{_key_of(error).removeprefix(f'{key}.')}"
         unknown = isinstance(error, ConfigKeyError | ConfigAttributeError)
-        problem = "unknown key" if unknown else _first_line(error)
-        raise ConfigError(where(f"{key}.{_key_of(error).removeprefix(f'{key}.')}", problem)) from error
+        problem = _unknown_key(wrong, schema, f"{key}.") if unknown else _first_line(error)
+        raise ConfigError(where(wrong, problem)) from error
     for field_key, problem in _field_problems(typed, f"{key}."):
         raise ConfigError(where(field_key, problem))
     return typed
@@ -136,7 +137,7 @@ def validate(cfg: DictConfig, choices: dict[str, str], overrides: Iterable[str] 
     try:
         run: RunConfig = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(RunConfig), resolved))  # type: ignore[assignment]
     except (ConfigKeyError, ConfigAttributeError) as error:
-        raise ConfigError(where(_key_of(error), "unknown key")) from error
+        raise ConfigError(where(_key_of(error), _unknown_key(_key_of(error)))) from error
     except OmegaConfBaseException as error:
         raise ConfigError(where(_key_of(error), _first_line(error))) from error
     run.model.frozen_dtype = precision.resolve(run.model.frozen_dtype, run.profile.gpus)
@@ -249,12 +250,28 @@ def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0]
 
 
+def _unknown_key(key: str, schema: type = RunConfig, prefix: str = "") -> str:
+    return f"unknown key{meant(key, _keys(schema, prefix))}"
+
+
+def _keys(schema: type, prefix: str = "") -> Iterator[str]:
+    """Yields the keys of a schema and of the parts of it."""
+    for name, hint in get_type_hints(schema).items():
+        yield f"{prefix}{name}"
+        for part in (hint, *get_args(hint)):
+            if is_dataclass(part) and isinstance(part, type):
+                yield from _keys(part, f"{prefix}{name}.")
+
+
 def explain(error: Exception) -> str:
     """Returns Hydra's complaint about the command line or conf/ as one line with the possible choices."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if isinstance(error, MissingConfigException) and error.options:
-        group = str(error.missing_cfg_file).split("/")[0]
+        group, _, name = str(error.missing_cfg_file).partition("/")
+        there = ", ".join(error.options)
         return (
-            f"conf/{error.missing_cfg_file}.yaml does not exist; {group} is one of {', '.join(error.options)}"
+            f"conf/{group}/{name}.yaml does not exist{meant(name, error.options)}; {group} is one of {there}"
         )
+    if wrong := re.match(r"Could not override '([^']+)'", lines[0]):
+        return f"command line: {wrong[1]}: {_unknown_key(wrong[1])}"
     return " ".join(lines[:2])

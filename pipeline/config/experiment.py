@@ -14,20 +14,18 @@ class Statistics:
         candidate: The method that is judged.
         references: What it is judged against.
         margin: Points by which it may be worse and still be as good.
+        fraction: Of the reference's gain over what needs no training, what may be lost.
         confidence: Of the intervals.
-        resamples: Of the bootstrap.
-        seed: Of the bootstrap.
         power: The chance of a decision for which the seeds that are missing are counted.
     """
 
     candidate: str
     references: list[str] = field(metadata=checks.not_empty())
     margin: float = field(metadata=checks.above(0))
+    fraction: float = field(metadata=checks.fraction())
     confidence: float = field(
         metadata={"check": (lambda value: 0.5 < value < 1, "must be above 0.5 and below 1")}
     )
-    resamples: int = field(metadata=checks.at_least(100))
-    seed: int = field(metadata=checks.at_least(0))
     power: float = field(
         default=0.8, metadata={"check": (lambda value: 0.5 <= value < 1, "must be at least 0.5 and below 1")}
     )
@@ -211,6 +209,7 @@ class Experiment:
         settings: In place of methods and axes, where not every combination is wanted: by label.
         seeds: In place of the profile's, for all runs, or by task or method.
         tuned_by: A `search` whose winners the runs take; none: the learning rates of conf/method.
+        choice: Of a search: the learning rate with the best "mean" of its runs, or with the best "worst" one.
         compares: Other experiments, whose runs a table of `verdicts` compares.
         plot: How the numbers are drawn, where they are.
         bar: What the numbers must reach, where they can be judged.
@@ -236,6 +235,7 @@ class Experiment:
     settings: dict[str, Setting] = field(default_factory=dict)
     seeds: Any = None
     tuned_by: str | None = None
+    choice: str = field(default="mean", metadata=checks.one_of("mean", "worst"))
     compares: list[str] = field(default_factory=list)
     plot: Plot | None = None
     bar: Bar | None = None

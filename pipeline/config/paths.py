@@ -130,9 +130,7 @@ def split(overrides: str | None) -> list[str]:
 
 def paper_alpha(rank: int | None) -> float | None:
     """Returns α for a rank: the paper fixes the scaling α/r at 4, and at 2 for large ranks "such as 64" (B.4.2)."""
-    if not isinstance(
-        rank, int
-    ):  # nothing of ours to complain about: the schema names a rank that is no number
+    if not isinstance(rank, int):  # the schema names a rank that is no number
         return None
     return (4.0 if rank < 64 else 2.0) * rank
 

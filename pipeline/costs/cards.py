@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass
 
+from lorafa.memory.cards import CARDS
 from pipeline.errors import ConfigError
-
-GIB = 2**30
 
 
 @dataclass(frozen=True)
@@ -13,37 +12,40 @@ class Gpu:
 
     Attributes:
         name: On the command line.
-        memory: Bytes that PyTorch finds on it.
         half: Dense bfloat16 operations a second, accumulated in float32; float32's where it has no bfloat16.
         single: Float32 operations a second without TF32, which PyTorch does not use unless it is told to.
         bandwidth: Bytes a second of its memory.
     """
 
     name: str
-    memory: int
     half: float
     single: float
     bandwidth: float
+
+    @property
+    def memory(self) -> int:
+        """Bytes that PyTorch finds on it."""
+        return CARDS[self.name]
 
     def peak(self, precision: str) -> float:
         """Returns its operations a second in a precision, by PyTorch's name."""
         return self.single if precision == "float32" else self.half
 
 
-# NVIDIA's data sheets and architecture white papers (the SXM form of V100, A100, H100 and H200), without sparsity; the
-# memory is the "total capacity" of PyTorch's out-of-memory messages. V100 has no bfloat16.
+# NVIDIA's data sheets and architecture white papers (the SXM form of V100, A100, H100 and H200), without sparsity.
+# V100 has no bfloat16.
 GPUS = {
     gpu.name: gpu
     for gpu in (
-        Gpu("v100-32gb", round(31.74 * GIB), 15.7e12, 15.7e12, 0.900e12),
-        Gpu("rtx-3090", round(23.69 * GIB), 71.0e12, 35.6e12, 0.936e12),
-        Gpu("rtx-4090", round(23.64 * GIB), 165.2e12, 82.6e12, 1.008e12),
-        Gpu("rtx-a6000", round(47.54 * GIB), 154.8e12, 38.7e12, 0.768e12),
-        Gpu("l40s", round(44.39 * GIB), 362.05e12, 91.6e12, 0.864e12),
-        Gpu("a100-40gb", round(39.39 * GIB), 312e12, 19.5e12, 1.555e12),
-        Gpu("a100-80gb", round(79.15 * GIB), 312e12, 19.5e12, 2.039e12),
-        Gpu("h100-80gb", round(79.10 * GIB), 989.4e12, 66.9e12, 3.35e12),
-        Gpu("h200-141gb", round(139.81 * GIB), 989.4e12, 66.9e12, 4.8e12),
+        Gpu("v100-32gb", 15.7e12, 15.7e12, 0.900e12),
+        Gpu("rtx-3090", 71.0e12, 35.6e12, 0.936e12),
+        Gpu("rtx-4090", 165.2e12, 82.6e12, 1.008e12),
+        Gpu("rtx-a6000", 154.8e12, 38.7e12, 0.768e12),
+        Gpu("l40s", 362.05e12, 91.6e12, 0.864e12),
+        Gpu("a100-40gb", 312e12, 19.5e12, 1.555e12),
+        Gpu("a100-80gb", 312e12, 19.5e12, 2.039e12),
+        Gpu("h100-80gb", 989.4e12, 66.9e12, 3.35e12),
+        Gpu("h200-141gb", 989.4e12, 66.9e12, 4.8e12),
     )
 }
 DEFAULT = ("a100-80gb", "h100-80gb", "rtx-4090")

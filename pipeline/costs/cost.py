@@ -15,11 +15,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
+from lorafa.memory.sizes import GIB
 from pipeline import files
 from pipeline.config.plan import PlannedRun
 from pipeline.config.profile import Profile
 from pipeline.config.schema import Budget, RunConfig
-from pipeline.costs.cards import GIB, Gpu
+from pipeline.costs.cards import Gpu
 from pipeline.costs.shapes import VALIDATED_TOGETHER, Measured, Shape, shape_of
 from pipeline.costs.sizes import Examples, examples_of
 

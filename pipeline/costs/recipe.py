@@ -32,7 +32,7 @@ def recipe_of(shape: Shape) -> Recipe:
         model=shape.model,
         method=METHODS[shape.method],
         rank=shape.rank or 1,
-        target_modules=(shape.targets,) if shape.targets else (),
+        target_modules=(shape.targets,) if shape.targets not in (None, "all-linear") else (),
         layer_fraction=shape.layer_fraction,
         batch_size=-(-(shape.micro_batch or shape.batch_size) // shape.gpus),
         shards=1 if shape.method == "full-ft" else shape.gpus,

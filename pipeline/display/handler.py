@@ -17,7 +17,7 @@ from snakemake_interface_logger_plugins.common import LogEvent
 
 from pipeline import worker
 from pipeline.config.plan import Plan
-from pipeline.display.results import made
+from pipeline.display.results import show
 from pipeline.display.tally import Tally
 from pipeline.display.terminal import Plain, Terminal, is_terminal, spelled
 from pipeline.results.progress import progress
@@ -111,8 +111,7 @@ class Display(logging.Handler):
                 return
             for line in self._failures():
                 self._screen.print(line)
-            for line in made(self._plan, self._started):
-                print(line)
+            show(self._plan, self._started)
         except Exception as error:
             print(f"the end of the display failed ({type(error).__name__}: {error}); the results are whole")
         print(summary(self._plan, self._started), flush=True)

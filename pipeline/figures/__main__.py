@@ -20,19 +20,22 @@ from pipeline.config.plan import Plan
 from pipeline.config.planner import parse_plan
 from pipeline.errors import ConfigError, unknown
 from pipeline.files import write_bytes, write_text
+from pipeline.tables.stamp import overridden
 
 STYLE = Path(__file__).with_name("figures.mplstyle")
 PICTURES = ("svg", "pdf", "png")
 FORMATS = (*PICTURES, "csv")
 
 
-def draw(plan: Plan, name: str, folder: Path) -> list[Path]:
-    """Draws an experiment and writes it in every format, with its numbers as CSV beside it."""
+def draw(plan: Plan, name: str, folder: Path, words: str = "") -> list[Path]:
+    """Draws an experiment, with words below, and writes it in every format, with its numbers as CSV beside it."""
     kind = KINDS[plan.experiments[name].kind]
     drawer: Callable[[Plan, str], Figure] = resolve_name(f"pipeline.figures.{kind.figure}")
     numbers: Callable[[Plan, str], pd.DataFrame] = resolve_name(f"pipeline.{kind.numbers}")
     with plt.style.context(str(STYLE)):
         figure = drawer(plan, name)
+        if words:
+            figure.text(0, -0.02, words, va="top", size="small")
         paths = []
         for ending in PICTURES:
             buffer = io.BytesIO()
@@ -55,7 +58,8 @@ def main() -> None:
     plan, arguments = parse_plan(parser)
     if arguments.figure not in plan.figures():
         raise ConfigError(unknown("figure", arguments.figure, plan.figures()))
-    for file in draw(plan, arguments.figure, Path(plan.profile.results, "figures")):
+    words = overridden(plan, arguments.figure, arguments.overrides)
+    for file in draw(plan, arguments.figure, Path(plan.profile.results, "figures"), words):
         print(file)
 
 

@@ -1,5 +1,7 @@
 """Figures of memory: lines against batch size, rank or layers, and Figure 3's stacked bars."""
 
+import json
+
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
@@ -10,6 +12,7 @@ from pipeline.config.plan import Plan
 from pipeline.tables.memory import GIB, METHODS, read_breakdown, read_estimates, read_throughput
 
 MARKERS = "os^Dv<>P"
+CARDS = (24, 40, 80)  # GiB
 OPTIMIZATIONS = {
     "none": "",
     "flash-attention": "FlashAttention",
@@ -44,7 +47,9 @@ def draw_lines(plan: Plan, name: str) -> Figure:
         axes.plot([], [], "+", color="black", mew=1.6, ms=9, label=f"measured on {card}")
     if cells.paper.str.fullmatch(r"\d+(\.\d+)?").any():
         axes.plot([], [], "x", color="black", mew=1.6, ms=7, label="the paper's numbers (GB)")
-    _finish(axes, experiment.title, plot.label, plot.scale, sorted(cells[plot.x].unique()))
+    title = f"{experiment.title}\n{_setting(cells)}"
+    _finish(axes, title, plot.label, plot.scale, sorted(cells[plot.x].unique()))
+    _mark_cards(axes)
     return figure
 
 
@@ -92,6 +97,33 @@ def _label(series: list[str], values: tuple[str, ...]) -> str:
     method = METHODS.get(named["method"], named["method"])
     extra = OPTIMIZATIONS.get(named.get("optimization", "none"), "")
     return f"{method} + {extra}" if extra else method
+
+
+def _setting(cells: pd.DataFrame) -> str:
+    """Names the model, rank and length of the estimates, as far as they have them in common."""
+    recipes = [json.loads(text) for text in cells.recipe]
+    found = []
+    for key, word in {"model": "", "rank": "rank ", "source_length": "length "}.items():
+        values = {recipe[key] for recipe in recipes}
+        found += [f"{word}{values.pop()}"] if len(values) == 1 else []
+    return ", ".join(found)
+
+
+def _mark_cards(axes: Axes) -> None:
+    """Draws a line at the memory of each usual card that is in sight."""
+    for size in CARDS:
+        if size < axes.get_ylim()[1]:
+            axes.axhline(size, color="#777777", linewidth=0.8, linestyle=":", zorder=1)
+            axes.annotate(
+                f"{size} GiB",
+                (1, size),
+                xycoords=("axes fraction", "data"),
+                xytext=(-2, 2),
+                textcoords="offset points",
+                ha="right",
+                fontsize=7,
+                color="#555555",
+            )
 
 
 def _finish(axes: Axes, title: str, label: str, scale: str, ticks: list[float]) -> None:

@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import NullLocator
 
 from pipeline.config.metrics import METRICS
 from pipeline.config.paths import spell
@@ -23,7 +23,7 @@ KEYS = ["kind", "task", "metric", "model", "method", "setting"]
 
 
 def numbers(plan: Plan, name: str) -> pd.DataFrame:
-    """Returns every setting that the profile's results tree has finished runs of, whoever started them.
+    """Returns every setting of the profile's experiments that has finished runs; runs made by hand are left out.
 
     Returns:
         Columns `kind`, `task`, `metric`, `model`, `method`, `setting` (the run's path without its seed), `score` and
@@ -33,7 +33,8 @@ def numbers(plan: Plan, name: str) -> pd.DataFrame:
     Raises:
         RecordError: A record is damaged.
     """
-    found = [run for path in sorted(Path(plan.runs_folder).rglob(records.NAME)) if (run := _run(plan, path))]
+    paths = sorted(path for name in plan.wanted() if (path := Path(name, records.NAME)).is_file())
+    found = [run for path in paths if (run := _run(plan, path))]
     if not found:
         return pd.DataFrame(columns=[*KEYS, "score", "memory_mib", "seeds", "front"])
     settings = pd.DataFrame(found).groupby(KEYS, sort=False)
@@ -117,12 +118,25 @@ def _panel(axes: Axes, plan: Plan, points: pd.DataFrame, methods: list[str]) -> 
 
 
 def _log_scale(axes: Axes, memory: pd.Series) -> None:
-    """Sets a scale of doublings, with a tick at each power of two that is in sight, or at both ends."""
-    low, high = memory.min() / 1.1, memory.max() * 1.1
+    """Sets a logarithmic scale with round ticks in sight: multiples of 1, 2 and 5 of a power of ten, at least two."""
+    low, high = _round_limits(memory.min() / 1.1, memory.max() * 1.1)
     axes.set_xscale("log", base=2)
     axes.set_xlim(low, high)
-    ticks = [2.0**power for power in range(math.ceil(math.log2(low)), math.floor(math.log2(high)) + 1)]
-    if len(ticks) < 2:
-        ticks = [memory.min(), memory.max()] if memory.max() > 1.15 * memory.min() else [memory.mean()]
-    axes.set_xticks(ticks, [spell(float(f"{tick:.3g}")) for tick in ticks])
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    ticks = [tick for tick in _round_numbers(low, high) if low <= tick <= high]
+    axes.set_xticks(ticks, [spell(tick) for tick in ticks])
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
+def _round_numbers(low: float, high: float) -> list[float]:
+    """Returns 1, 2 and 5 times the powers of ten, from the last at most `low` to the first at least `high`."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    numbers = [digit * 10.0**power for power in powers for digit in (1, 2, 5)]
+    first = max(number for number in numbers if number <= low)
+    return [number for number in numbers if first <= number <= min(n for n in numbers if n >= high)]
+
+
+def _round_limits(low: float, high: float) -> tuple[float, float]:
+    """Widens limits that have fewer than two round numbers between them."""
+    numbers = _round_numbers(low, high)
+    within = sum(low <= number <= high for number in numbers)
+    return (low, high) if within >= 2 else (min(low, numbers[0]), max(high, numbers[-1]))

@@ -18,7 +18,7 @@ def draw(plan: Plan, name: str) -> Figure:
         color, marker = f"C{number}", MARKERS[number % len(MARKERS)]
         for counts, rows in group.groupby("counts"):
             face = color if counts else "none"
-            axes.plot(rows.measured_gib, rows.error_percent, marker, color=color, mfc=face, ls="none")
+            axes.plot(rows.measured_gib, rows.error_percent, marker, color=color, mfc=face)
         axes.plot([], [], marker, color=color, label=str(source))
     axes.axhline(0, color="black", lw=0.8)
     axes.axhline(

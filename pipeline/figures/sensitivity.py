@@ -53,7 +53,7 @@ def draw(plan: Plan, name: str) -> Figure:
     label = METRICS[cells.metric.iloc[0]].label
     majority = results.baselines.iloc[0].get("majority")
     if majority is not None:
-        label += f" (majority class: {majority:.1f})"
+        label += f"\n(majority class: {majority:.1f})"
     figure.colorbar(image, ax=list(panels[0]), label=label)
     figure.suptitle(outcomes.title(plan, name, results), x=0.01, ha="left", fontsize=10, fontweight="bold")
     return figure

@@ -13,8 +13,8 @@ FOLDER = Path(__file__).parents[2] / "results/gpu"
 
 def recipe_of(values: dict[str, Any]) -> Recipe:
     """A recipe of the plain values that JSON has; fields that the file does not know have their defaults."""
-    plain: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
-    return Recipe(**plain)
+    fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+    return Recipe(**fields)
 
 
 def files() -> list[Path]:

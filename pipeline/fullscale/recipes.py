@@ -17,20 +17,21 @@ from dataclasses import dataclass, fields, replace
 from functools import cache, partial
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from lorafa.memory.estimate import Estimate, estimate_all
 from lorafa.memory.recipe import Recipe, RecipeError
 from lorafa.memory.sizes import GIB
 from pipeline.config.compose import CONF, compose_experiments, compose_run
 from pipeline.config.experiment import Experiment, Steps
 from pipeline.config.schema import RunConfig
-from pipeline.costs.recipe import recipe_of_run
 from pipeline.errors import ConfigError
+
+if TYPE_CHECKING:
+    from lorafa.memory.estimate import Estimate
 
 Reading = Literal["nominal", "fitted"]
 READINGS: tuple[Reading, ...] = ("nominal", "fitted")
@@ -129,6 +130,8 @@ def _values(column: str, tried: Any) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _step(steps: Steps, run: RunConfig, reading: Reading, given: list[dict[str, Any]]) -> Recipe:
+    from pipeline.costs.recipe import recipe_of_run
+
     layers = [run.model.measured, steps.recipe, steps.models[run.model.name]]
     if reading == "fitted":
         length = run.model.fitted_length
@@ -241,6 +244,8 @@ def main(arguments: Iterable[str] | None = None) -> None:
     options = parser.parse_args(arguments if arguments is None else list(arguments))
     if unknown := set(options.tables) - set(TABLES):
         parser.error(f"unknown tables: {', '.join(sorted(unknown))}; there are {', '.join(TABLES)}")
+    from lorafa.memory.estimate import estimate_all
+
     results = estimate_all(recipes(options.tables), options.processes)
     console = Console(width=110)
     for table in options.tables:

@@ -36,7 +36,8 @@ class BleuWithoutDiacritics(_TranslationMetric):
     """BLEU of texts whose letters have lost their marks, as En-Ro is often scored; `bleu_signature` names the rest."""
 
     source = (
-        "Sennrich, Haddow and Birch (2016), Edinburgh Neural Machine Translation Systems for WMT 16, W16-2323"
+        "Sennrich, Haddow and Birch (2016), Edinburgh Neural Machine Translation Systems for WMT 16, "
+        "https://aclanthology.org/W16-2323"
     )
 
     def _compute(self, predictions: list[str], references: list[str]) -> dict[str, float]:

@@ -9,18 +9,21 @@ from pathlib import Path
 from pipeline.cli import command_line, job
 from pipeline.config.planner import parse_plan
 from pipeline.files import write_json
-from pipeline.report import overview, runs
-from pipeline.tables import render
 
 
 @job
 def main() -> None:
     """Runs the command line."""
-    plan, _ = parse_plan(command_line("pipeline.report", __doc__))
+    plan, arguments = parse_plan(command_line("pipeline.report", __doc__))
+    from pipeline.report import overview, runs
+    from pipeline.tables import render
+    from pipeline.tables.stamp import described, stamped
+
     folder = Path(plan.profile.results, "report")
     finished = runs.read(plan)
     facts = overview.facts(plan, finished)
-    files = [*render.write(overview.table(facts), folder), *render.write(runs.table(finished), folder)]
+    claims = stamped(overview.table(facts), described(plan, arguments.overrides))
+    files = [*render.write(claims, folder), *render.write(runs.table(finished), folder)]
     files.append(folder / "report.json")
     write_json(files[-1], facts)
     for file in files:

@@ -28,6 +28,7 @@ class Judgement(StrEnum):
     NOT_CONFIRMED = "not confirmed"
     INCONCLUSIVE = "inconclusive"
     NOT_MADE = "not made"
+    LEFT_OUT = "left out"
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,10 @@ class Finding:
 
 class NotMadeError(Exception):
     """What a judge needs is not there."""
+
+
+class LeftOutError(NotMadeError):
+    """What a judge needs is none of the profile's experiments."""
 
 
 def as_good(plan: Plan, table: str, reference: str) -> Finding:
@@ -211,10 +216,13 @@ def read(plan: Plan, name: str, folder: str = "tables") -> pd.DataFrame:
     """Reads the numbers of a table or figure.
 
     Raises:
+        LeftOutError: It is none of the profile's.
         NotMadeError: It has not been made.
     """
     path = Path(plan.profile.results, folder, f"{name}.csv")
-    if name not in plan.experiments or not path.is_file():
+    if name not in plan.experiments:
+        raise LeftOutError(f"this profile is without {name}")
+    if not path.is_file():
         raise NotMadeError(f"{path} does not exist")
     return pd.read_csv(path)
 

@@ -9,7 +9,7 @@ import pandas as pd
 from pipeline.config.experiment import KINDS
 from pipeline.config.plan import Plan
 from pipeline.report import judges
-from pipeline.report.judges import Finding, Judgement, NotMadeError
+from pipeline.report.judges import Finding, Judgement, LeftOutError, NotMadeError
 from pipeline.report.paper import CLAIMS, Claim
 from pipeline.tables.memory import GIB
 from pipeline.tables.table import Cell, Row, Table
@@ -23,8 +23,9 @@ def facts(plan: Plan, runs: pd.DataFrame) -> dict[str, Any]:
         runs: Its finished runs, as `pipeline.report.runs.read` returns them.
 
     Returns:
-        `profile`, `margin` (points), `confidence`, `runs` (how many are finished), `unfinished` (runs), `stand_ins`,
-        `claims` (each with `text`, `section`, `answers`, `topic`, `basis`, `verdict`, `found` and `links`) and
+        `profile`, `meaningful` (whether its numbers mean anything), `margin` (points), `confidence`, `runs` (how many
+        are finished), `unfinished` (runs), `stand_ins`, `claims` (each
+        with `text`, `section`, `answers`, `topic`, `basis`, `verdict`, `found` and `links`) and
         `experiments` (by name: `title`, `caption`, `found` and the indices of their `claims`).
     """
     stand_ins = sorted({text for texts in runs.stand_ins for text in texts})
@@ -40,6 +41,7 @@ def facts(plan: Plan, runs: pd.DataFrame) -> dict[str, Any]:
     }
     return {
         "profile": plan.profile.name,
+        "meaningful": plan.profile.judged,
         "margin": plan.statistics.margin,
         "confidence": plan.statistics.confidence,
         "runs": len(runs),
@@ -48,6 +50,9 @@ def facts(plan: Plan, runs: pd.DataFrame) -> dict[str, Any]:
         "claims": claims,
         "experiments": experiments,
     }
+
+
+MEANINGLESS = "The numbers of this profile mean nothing: it shows that everything works."
 
 
 def table(facts: dict[str, Any]) -> Table:
@@ -61,7 +66,12 @@ def table(facts: dict[str, Any]) -> Table:
     return Table(
         name="claims",
         title="What the paper claims, and what was found",
-        notice=f"Not the paper's material. Stand-ins: {stand_ins}." if stand_ins else "",
+        notice=" ".join(
+            [
+                *([] if facts["meaningful"] else [MEANINGLESS]),
+                *([f"Not the paper's material. Stand-ins: {stand_ins}."] if stand_ins else []),
+            ]
+        ),
         caption=(
             f"The paper's claims and the verdict of profile {facts['profile']}, computed from its tables and figures. "
             f"As accurate means: not inferior at a margin of {facts['margin']:g} points (docs/statistics.md)."
@@ -76,6 +86,8 @@ def table(facts: dict[str, Any]) -> Table:
 def _claim(plan: Plan, claim: Claim, stand_ins: bool) -> dict[str, Any]:
     try:
         finding = claim.judge(plan)
+    except LeftOutError as error:
+        finding = Finding(Judgement.LEFT_OUT, str(error))
     except NotMadeError as error:
         finding = Finding(Judgement.NOT_MADE, str(error))
     experiment = plan.experiments.get(claim.evidence[0])

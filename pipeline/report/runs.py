@@ -101,6 +101,7 @@ def table(runs: pd.DataFrame) -> Table:
         ],
         data=runs.drop(columns=["stand_ins"]).to_dict("records"),
         text_columns=3,
+        interactive=True,
     )
 
 

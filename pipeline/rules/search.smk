@@ -17,6 +17,7 @@ checkpoint select:
         "../../environment.yml"
     params:
         runs=lambda wildcards: [run.directory for run in PLAN.runs_of(wildcards.search)],
+        choice=lambda wildcards: PLAN.experiments[wildcards.search].choice,
         overrides=overrides,
     shell:
         "python -m pipeline.worker run --log {log:q} pipeline.select {wildcards.search} {params.overrides:q}"

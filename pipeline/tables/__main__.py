@@ -10,7 +10,8 @@ from pipeline.config.experiment import KINDS
 from pipeline.config.plan import Plan
 from pipeline.config.planner import parse_plan
 from pipeline.errors import ConfigError, unknown
-from pipeline.tables import render
+from pipeline.tables import outcomes, render
+from pipeline.tables.stamp import overridden, stamped
 from pipeline.tables.table import Table
 
 
@@ -19,7 +20,7 @@ def build(plan: Plan, name: str) -> Table:
     function: Callable[[Plan, str], Table] = resolve_name(
         f"pipeline.tables.{KINDS[plan.experiments[name].kind].table}"
     )
-    return function(plan, name)
+    return outcomes.with_runs(function(plan, name))
 
 
 @job
@@ -30,7 +31,9 @@ def main() -> None:
     plan, arguments = parse_plan(parser)
     if arguments.table not in plan.tables():
         raise ConfigError(unknown("table", arguments.table, plan.tables()))
-    for file in render.write(build(plan, arguments.table), Path(plan.profile.results, "tables")):
+    words = overridden(plan, arguments.table, arguments.overrides)
+    table = stamped(build(plan, arguments.table), words)
+    for file in render.write(table, Path(plan.profile.results, "tables")):
         print(file)
 
 

@@ -41,11 +41,15 @@ def build(plan: Plan, name: str) -> Table:
         cells.append(Cell(f"{memory:.1f}" if memory == memory else "–"))
         for task in experiment.tasks:
             at = runs[runs.task == task]
-            cells.append(outcomes.mean_cell(at.score, at.status, tops[task], metrics[task].digits))
+            cells.append(outcomes.mean_cell(at, "score", tops[task], metrics[task].digits))
             cells.append(Cell(spell(float(at.lr.iloc[0]))))
         if averaged:
-            means = runs.groupby("seed").score.agg(lambda scores: scores.mean(skipna=False))
-            cells.append(outcomes.mean_cell(means, runs.groupby("seed").status.max()))
+            means = runs.groupby("seed").agg(
+                score=("score", lambda scores: scores.mean(skipna=False)),
+                status=("status", "max"),
+                directory=("directory", list),
+            )
+            cells.append(outcomes.mean_cell(means, "score"))
         rows.append(Row(cells))
     columns = ["Setting", *(HEADINGS.get(key, key) for key in keys(plan, name)[:-1]), "# TPs", "Memory, MiB"]
     for task in experiment.tasks:

@@ -76,6 +76,7 @@ def by_task(results: pd.DataFrame, tasks: list[str]) -> pd.DataFrame:
             {
                 **runs.iloc[0].to_dict(),
                 "task": AVERAGE,
+                "directory": runs.directory.tolist(),
                 "score": runs.set_index("task").score.astype(float)[tasks].mean(skipna=False),
                 "status": failed.iloc[0] if len(failed) else records.DONE,
             }
@@ -87,7 +88,7 @@ def _our_row(label: str, runs: pd.DataFrame, tasks: list[str], best: pd.Series) 
     cells = [Cell(label), Cell(count(runs.trainable_parameters.iloc[0]))]
     for task in tasks:
         of_task = runs[runs.task == task]
-        cells.append(outcomes.mean_cell(of_task.score, of_task.status, best[task]))
+        cells.append(outcomes.mean_cell(of_task, "score", best[task]))
     return Row(cells, rule=True)
 
 

@@ -1,5 +1,7 @@
 """Table 4: methods against instruction data by 5-shot MMLU, beside the paper's numbers; and accuracy by subject."""
 
+from dataclasses import replace
+
 import pandas as pd
 
 from pipeline.config.plan import Plan
@@ -56,18 +58,18 @@ def build(plan: Plan, name: str) -> Table:
 
 
 def _row(label: str, runs: pd.DataFrame, base: float | None, best: float | None) -> Row:
-    accuracy = outcomes.mean_cell(runs.macro, runs.status, best)
+    accuracy = outcomes.mean_cell(runs, "macro", best)
     known = [details["macro_standard_error"] for details in runs.details if details]
     errors = [100 * error for error in known if error is not None]  # one question for a subject has none
     if errors:  # of one run, over questions; seeds are one in most budgets
-        accuracy = Cell(accuracy.text, f"{sum(errors) / len(errors):.1f}", accuracy.bold)
+        accuracy = replace(accuracy, subscript=f"{sum(errors) / len(errors):.1f}")
     gain = None if base is None or runs.macro.isna().all() else runs.macro.astype(float).mean() - base
     cells = [
         Cell(label),
         Cell(outcomes.count(runs.trainable_parameters.iloc[0])),
         accuracy,
         Cell("–" if gain is None else f"({gain:+.1f})".replace("-", "−")),
-        outcomes.mean_cell(runs.micro, runs.status),
+        outcomes.mean_cell(runs, "micro"),
     ]
     return Row(cells, rule=True)
 

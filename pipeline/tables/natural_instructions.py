@@ -28,8 +28,8 @@ def build(plan: Plan, name: str) -> Table:
             cells = [Cell(f"{plan.models[model]['short']} ({plan.methods[method]['label']})")]
             for rate in rates:
                 at = runs[runs.lr == rate]
-                cells.append(outcomes.mean_cell(at.loss, at.status, best, digits=2))
-                cells.append(outcomes.mean_cell(at.rouge_l, at.status))
+                cells.append(outcomes.mean_cell(at, "loss", best, digits=2))
+                cells.append(outcomes.mean_cell(at, "rouge_l"))
             rows.append(Row(cells, rule=True))
             theirs = published[published.method == method].set_index("lr").eval_loss
             if len(theirs):

@@ -1,5 +1,6 @@
 """The runs of an experiment as one table, for the tables and figures that are made of them."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pandas as pd
 from pipeline.config.metrics import in_points
 from pipeline.config.plan import Plan, PlannedRun
 from pipeline.results import records
-from pipeline.tables.table import Cell
+from pipeline.tables.table import Cell, Table
 
 ROOT = Path(__file__).parents[2]
 
@@ -52,22 +53,42 @@ def count(parameters: float) -> str:
     return f"{parameters / 1e6:.1f}M" if parameters >= 1e6 else f"{parameters / 1e3:.0f}k"
 
 
-def mean_cell(scores: pd.Series, statuses: pd.Series, best: float | None = None, digits: int = 1) -> Cell:
+def mean_cell(runs: pd.DataFrame, column: str, best: float | None = None, digits: int = 1) -> Cell:
     """Returns the mean over seeds with its standard deviation, or a word where no seed has a score.
 
     Args:
-        scores: One for each seed; missing where the run ended without.
-        statuses: The runs' statuses.
+        runs: One for each seed, with columns `status` and `directory` (or a list of these, for an average).
+        column: Where the scores are; missing where the run ended without.
         best: The column's best mean, which is printed bold.
         digits: Decimals.
     """
-    found, failed = scores.dropna().astype(float), statuses[statuses != records.DONE]
+    found, failed = runs[column].dropna().astype(float), runs.status[runs.status != records.DONE]
+    behind = tuple(runs.directory.explode())
     if found.empty:
         word = failed.iloc[0] if len(failed) else ""
-        return Cell({records.DIVERGED: "diverged", records.OUT_OF_MEMORY: "OOM"}.get(word, "–"))
+        return Cell({records.DIVERGED: "diverged", records.OUT_OF_MEMORY: "OOM"}.get(word, "–"), runs=behind)
     mean, marker = f"{found.mean():.{digits}f}", "†" if len(failed) else ""
     spread = f"{found.std(ddof=1):.{digits}f}" if len(found) > 1 else ""
-    return Cell(mean + marker, spread, best is not None and mean == f"{best:.{digits}f}")
+    return Cell(mean + marker, spread, best is not None and mean == f"{best:.{digits}f}", behind)
+
+
+def with_runs(table: Table) -> Table:
+    """Returns the table with what made the runs behind its cells: their commands, commits and hashes.
+
+    Raises:
+        RecordError: A run's record is missing or damaged.
+    """
+    directories = {directory for row in table.rows for cell in row.cells for directory in cell.runs}
+    return replace(table, runs={directory: _origin(Path(directory)) for directory in sorted(directories)})
+
+
+def _origin(directory: Path) -> dict[str, str]:
+    info = records.read(directory).run_info
+    commit = f"{info.git_commit or 'unknown'}{', with changes' if info.git_dirty else ''}"
+    found = {"command": info.command, "commit": commit, "configuration": info.config_hash}
+    if (directory / records.EVALUATION).is_file():
+        found["weights"] = records.read_evaluation(directory).evaluation.checkpoint or "–"
+    return found
 
 
 def footnotes(results: pd.DataFrame) -> list[str]:

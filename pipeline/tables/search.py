@@ -1,5 +1,7 @@
 """The ranking of a search: score against learning rate, for each model and method."""
 
+from dataclasses import replace
+
 from pipeline.config.metrics import METRICS
 from pipeline.config.paths import spell
 from pipeline.config.plan import Plan
@@ -25,9 +27,9 @@ def build(plan: Plan, name: str) -> Table:
         cells = [Cell(f"{plan.models[str(model)]['short']} ({plan.methods[str(method)]['label']})")]
         for rate in rates:
             at = runs[runs.lr == rate]
-            cell = outcomes.mean_cell(at.score, at.status, digits=metric.digits)
+            cell = outcomes.mean_cell(at, "score", digits=metric.digits)
             won = rate == winners[str(model)][str(method)]["lr"]
-            cells.append(Cell(cell.text, cell.subscript, bold=won))
+            cells.append(replace(cell, bold=won))
         rows.append(Row(cells))
     columns = ["model", "method", "task", "seed", "rank", "lr", "status", "score"]
     return Table(

@@ -124,7 +124,7 @@ def _our_row(results: pd.DataFrame, means: pd.DataFrame, value: str, best: float
     if means["mean"].notna().any():
         rate = means.lr[means["mean"].idxmax()]
         at = results[results.lr == rate]
-        cells += [outcomes.mean_cell(at.score, at.status, best), Cell(spell(float(rate)))]
+        cells += [outcomes.mean_cell(at, "score", best), Cell(spell(float(rate)))]
     else:
-        cells += [outcomes.mean_cell(results.score, results.status), Cell("–")]
+        cells += [outcomes.mean_cell(results, "score"), Cell("–")]
     return Row([*cells, Cell(", ".join(f"× {spell(float(rate))}" for rate in diverged) or "–")], rule=True)

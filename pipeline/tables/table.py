@@ -5,11 +5,12 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Cell:
-    """What a reader sees in one place: a number with its standard deviation, or a word."""
+    """What a reader sees in one place: a number with its standard deviation, or a word; `runs` are what it is of."""
 
     text: str
     subscript: str = ""
     bold: bool = False
+    runs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,9 @@ class Table:
         rows: As many cells each as there are columns.
         notes: Footnotes.
         data: The numbers unrounded, one dictionary each, for the CSV file.
+        runs: What made the runs behind the cells, by directory: `command`, `commit` and hashes.
         text_columns: How many columns, from the first, are words and not numbers.
+        interactive: Whether a reader of the HTML page can sort its rows and filter them.
     """
 
     name: str
@@ -45,4 +48,6 @@ class Table:
     rows: list[Row]
     notes: list[str] = field(default_factory=list)
     data: list[dict[str, object]] = field(default_factory=list)
+    runs: dict[str, dict[str, str]] = field(default_factory=dict)
     text_columns: int = 1
+    interactive: bool = False

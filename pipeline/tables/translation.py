@@ -32,7 +32,7 @@ def build(plan: Plan, name: str) -> Table:
         for method in experiment.methods:
             runs = of_model[of_model.method == method]
             label = f"{plan.models[model]['label']} ({plan.methods[method]['label']})"
-            cells = [outcomes.mean_cell(runs[metric], runs.status, best[metric]) for metric in metrics]
+            cells = [outcomes.mean_cell(runs, metric, best[metric]) for metric in metrics]
             parameters = Cell(outcomes.count(runs.trainable_parameters.iloc[0]))
             flawed = sanity.flaws(findings, model=model, method=method)
             row = Row([Cell(label), parameters, *cells], rule=True)

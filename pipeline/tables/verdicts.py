@@ -2,17 +2,17 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
 
 import pandas as pd
 from scipy.stats import norm
 
-from pipeline.comparison.outcomes import METRICS, Outcomes, accuracy, bleu
+from pipeline.comparison import runs
 from pipeline.comparison.paired import TaskRuns, compare
-from pipeline.comparison.verdict import AVERAGE, RANDOM_SEEDS, Comparison, Report, Verdict
+from pipeline.comparison.runs import Run
+from pipeline.comparison.verdict import AVERAGE, RANDOM_SEEDS, Comparison, Report, Retention, Verdict
 from pipeline.config.plan import Plan
-from pipeline.results import records
 from pipeline.tables import outcomes
+from pipeline.tables.sanity import UNTUNED
 from pipeline.tables.table import Cell, Row, Table
 
 
@@ -24,6 +24,7 @@ def build(plan: Plan, name: str) -> Table:
     """
     experiment = plan.experiments[name]
     rows, data = [], []
+    independent: set[str] = set()
     compared = [other for other in experiment.compares if other in plan.experiments]
     for other in compared:
         for model, report in reports(plan, other):
@@ -35,6 +36,7 @@ def build(plan: Plan, name: str) -> Table:
                 rows.append(Row([Cell(source), Cell(model), *cells], rule=number == 0))
                 more = {"seeds_to_decide": needed, "text": sentence(plan, report, comparison)}
                 data.append({"table": other, "model": model, **_numbers(comparison), **more})
+                independent.update(comparison.independent)
     results = pd.concat([outcomes.read(plan, other) for other in compared], ignore_index=True)
     settings = plan.statistics
     return Table(
@@ -50,6 +52,8 @@ def build(plan: Plan, name: str) -> Table:
                 "p",
                 "p, Holm",
                 "Verdict",
+                "Gain kept",
+                "Ahead",
                 "Seeds to decide",
             ),
         ],
@@ -57,14 +61,27 @@ def build(plan: Plan, name: str) -> Table:
         notes=[
             f"Not inferior: worse by less than {settings.margin:g} points, the margin of conf/config.yaml. p is "
             "one-sided, of the hypothesis that the deficit is the margin or more; Holm's corrects for several tasks.",
+            "Gain kept: the candidate's gain over the majority class, or over the untuned model, as a share of the "
+            f"reference's; bold where it is shown to be at least {1 - settings.fraction:.0%}, a margin that "
+            "grows with what there is to lose. Ahead: in what share of the pairs of runs, one of each method, it is.",
             f"With fewer than {RANDOM_SEEDS} seeds a verdict is about those seeds alone. docs/statistics.md "
             "says how intervals are computed and what they cannot say.",
             f"Seeds to decide: how many in all would decide an inconclusive verdict with {settings.power:.0%} power, "
             "should the difference and its deviation over seeds stay as they are seen.",
+            *_independent(independent),
         ],
         data=data,
         text_columns=4,
     )
+
+
+def _independent(tasks: set[str]) -> list[str]:
+    if not tasks:
+        return []
+    return [
+        f"Examples of {', '.join(sorted(tasks))} count as drawn each by itself: their texts are not at hand, so "
+        "nothing tells which of them are of the same sentence."
+    ]
 
 
 def lines(plan: Plan, name: str) -> list[str]:
@@ -81,6 +98,7 @@ def lines(plan: Plan, name: str) -> list[str]:
 def sentence(plan: Plan, report: Report, comparison: Comparison) -> str:
     """Returns a comparison in words; of an average, with the tasks that hold at once; with what would decide it."""
     parts = [comparison.text]
+    parts += [comparison.more] if comparison.more else []
     parts += [report.text] if comparison.task == AVERAGE and len(report.tasks) > 1 else []
     parts += [advice(plan, comparison)] if comparison.verdict is Verdict.INCONCLUSIVE else []
     return "".join(f"{part}. " for part in parts).strip()
@@ -90,6 +108,8 @@ def advice(plan: Plan, comparison: Comparison) -> str:
     """Returns how many more seeds would decide an inconclusive comparison, and the command that runs them."""
     profile = "" if plan.profile.name == "mini" else f" PROFILE={plan.profile.name}"
     command = f"`make tables{profile} SEEDS="
+    if comparison.fixed and len(plan.profile.seeds) >= RANDOM_SEEDS:
+        return f"Its seeds are fixed in conf/profile/{plan.profile.name}.yaml, profile.grids"
     if comparison.fixed:
         least = RANDOM_SEEDS
         return f"How many seeds would decide it, {least} of them will show: {command}{least}`"
@@ -115,20 +135,19 @@ def reports(plan: Plan, name: str) -> Iterator[tuple[str, Report]]:
     """
     settings, experiment = plan.statistics, plan.experiments[name]
     for model in experiment.models:
+        scored = {task: _scored(plan, name, model, task) for task in experiment.tasks}
         for reference in settings.references:
             if not {settings.candidate, reference} <= set(experiment.methods):
                 continue
-            tasks = {task: _task(plan, name, model, task, reference) for task in experiment.tasks}
-            together = [[task] for task in tasks] if experiment.kind == "mmlu" else [list(tasks)]
+            together = [[task] for task in scored] if experiment.kind == "mmlu" else [list(scored)]
             for part in together:
                 report = compare(
-                    [tasks[task] for task in part],
+                    [_pair(plan, task, scored[task], reference) for task in part],
                     plan.methods[settings.candidate]["label"],
                     plan.methods[reference]["label"],
                     margin=settings.margin,
+                    fraction=settings.fraction,
                     confidence=settings.confidence,
-                    resamples=settings.resamples,
-                    seed=settings.seed,
                 )
                 label = plan.models[model]["short"]
                 yield (
@@ -137,35 +156,32 @@ def reports(plan: Plan, name: str) -> Iterator[tuple[str, Report]]:
                 )
 
 
-def _task(plan: Plan, name: str, model: str, task: str, reference: str) -> TaskRuns:
-    found: dict[str, dict[int, Outcomes]] = {plan.statistics.candidate: {}, reference: {}}
-    groups: list[str] | None = None
+def _scored(plan: Plan, name: str, model: str, task: str) -> dict[str, dict[int, Run]]:
+    """Returns the runs of each method that is compared, and of the untuned model, by seed."""
+    compared = {plan.statistics.candidate, *plan.statistics.references, UNTUNED}
+    found: dict[str, dict[int, Run]] = {method: {} for method in compared}
     for run in plan.runs_of(name):
-        if run.model != model or run.task != task or run.method not in found:
-            continue
-        if not records.read_evaluation(run.directory).evaluation.done:
-            continue
-        predictions = pd.read_parquet(Path(run.directory, records.PREDICTIONS))
-        found[run.method][run.seed], groups = _outcomes(plan.tasks[task], predictions)
-    return TaskRuns(plan.tasks[task]["label"], found[plan.statistics.candidate], found[reference], groups)
+        if run.model == model and run.task == task and run.method in compared:
+            found[run.method][run.seed] = runs.read(run.directory)
+    return found
 
 
-def _outcomes(task: dict[str, str], predictions: pd.DataFrame) -> tuple[Outcomes, list[str] | None]:
-    """Returns a run's outcomes, and each example's group where the score is a mean over groups."""
-    if task["kind"] == "translation":
-        first = predictions[predictions.split == predictions.split.iloc[0]]
-        return bleu(first.prediction.tolist(), first.reference.tolist()), None
-    if task["kind"] == "instructions":
-        return accuracy(predictions.prediction, predictions.answer), predictions.subject.tolist()
-    groups = predictions.split.tolist() if predictions.split.nunique() > 1 else None
-    return METRICS[task["metric"]](predictions.prediction, predictions.label), groups
+def _pair(plan: Plan, task: str, scored: dict[str, dict[int, Run]], reference: str) -> TaskRuns:
+    untuned = next(iter(scored[UNTUNED].values()), None)
+    return runs.pair(plan.tasks[task]["label"], scored[plan.statistics.candidate], scored[reference], untuned)
 
 
 def _cells(plan: Plan, comparison: Comparison) -> list[Cell]:
     subject = Cell(f"{comparison.candidate} − {comparison.reference}")
     task = Cell("average" if comparison.task == AVERAGE else comparison.task)
     if comparison.reason:
-        return [subject, task, *[Cell("–")] * 4, Cell(f"{comparison.verdict}, {comparison.reason}")]
+        return [
+            subject,
+            task,
+            *[Cell("–")] * 4,
+            Cell(f"{comparison.verdict}, {comparison.reason}"),
+            *[Cell("–")] * 2,
+        ]
     bold = comparison.verdict in (Verdict.BETTER, Verdict.NOT_INFERIOR)
     return [
         subject,
@@ -175,7 +191,13 @@ def _cells(plan: Plan, comparison: Comparison) -> list[Cell]:
         Cell(f"{comparison.p_value:.3f}"),
         Cell("–" if comparison.task == AVERAGE else f"{comparison.p_holm:.3f}"),
         Cell(str(comparison.verdict), bold=bold),
+        _kept(comparison.retention),
+        Cell(f"{comparison.improvement:.0%}"),
     ]
+
+
+def _kept(retention: Retention | None) -> Cell:
+    return Cell(f"{retention.kept:.0%}".replace("-", "−"), bold=retention.low > 0) if retention else Cell("–")
 
 
 def _signed(number: float) -> str:
@@ -183,5 +205,16 @@ def _signed(number: float) -> str:
 
 
 def _numbers(comparison: Comparison) -> dict[str, object]:
-    numbers = {**asdict(comparison), "left_out": len(comparison.left_out), "seeds": len(comparison.seeds)}
-    return {**numbers, "verdict": str(comparison.verdict)}
+    """Returns what the CSV file has of a comparison, one value a column."""
+    numbers = {
+        key: value for key, value in asdict(comparison).items() if key not in ("retention", "independent")
+    }
+    kept = asdict(comparison.retention) if comparison.retention else {}
+    return {
+        **numbers,
+        "left_out": len(comparison.left_out),
+        "seeds": len(comparison.seeds),
+        "collapsed": sum(comparison.collapsed),
+        **{f"gain_{key}": kept.get(key) for key in ("kept", "wanted", "low", "high")},
+        "verdict": str(comparison.verdict),
+    }

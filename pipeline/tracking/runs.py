@@ -23,6 +23,8 @@ READERS: dict[JobType, Callable[[Path], AnyRecord]] = {
     "train": records.read,
     "evaluate": records.read_evaluation,
 }
+UNNAMED = ("model", "method", "task")  # their values say which they are
+GIB = 2**30
 MARK = "record.sha256"  # in a folder of W&B's: of which record it is
 INIT_TIMEOUT_SECONDS = 30.0  # a job does not wait longer for W&B's server
 
@@ -45,6 +47,13 @@ class Job:
     def name(self) -> str:
         """The run's path below the profile's runs."""
         return self.directory.as_posix().rsplit("/runs/", 1)[-1]
+
+    @property
+    def title(self) -> str:
+        """The run's values alone, as short as they tell runs apart: `minilm lora-fa sst2 rank 8 lr 3e-3 seed 0`."""
+        parts = [part.partition("=") for part in self.name.split("/")]
+        named = [value if key in UNNAMED else f"{key.rpartition('.')[2]} {value}" for key, _, value in parts]
+        return " ".join(named)
 
     @property
     def group(self) -> str:
@@ -131,7 +140,7 @@ def start(
         project=project(profile),
         dir=str(results),
         id=job.id,
-        name=job.name,
+        name=job.title,
         group=job.group,
         job_type=job.job_type,
         tags=names,
@@ -291,8 +300,8 @@ def _training_summary(info: records.TrainInfo) -> dict[str, Any]:
         "parameters/all": info.total_parameters,
         "speed/step_seconds": info.step_time_seconds,
         "speed/tokens_per_second": info.tokens_per_second,
-        "memory/saved_for_backward_bytes": info.saved_for_backward_bytes,
-        "memory/step_bytes": info.step_memory_bytes,
+        "memory/saved_for_backward_gib": _gib(info.saved_for_backward_bytes),
+        "memory/step_gib": _gib(info.step_memory_bytes),
     }
 
 
@@ -313,6 +322,10 @@ def _ended(info: records.Ended) -> dict[str, Any]:
     }
 
 
-def peak_memory(peaks: dict[str, int]) -> dict[str, int]:
-    """Returns peaks in bytes, by kind, as metrics."""
-    return {f"memory/peak_{kind}_bytes": peak for kind, peak in peaks.items()}
+def peak_memory(peaks: dict[str, int]) -> dict[str, float]:
+    """Returns peaks in bytes, by kind, as metrics in GiB."""
+    return {f"memory/peak_{kind}_gib": peak / GIB for kind, peak in peaks.items()}
+
+
+def _gib(size: int | None) -> float | None:
+    return None if size is None else size / GIB

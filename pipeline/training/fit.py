@@ -17,6 +17,7 @@ from transformers import (
     set_seed,
 )
 
+from lorafa.recompute.block import CHECKPOINT
 from pipeline import assets, files, methods
 from pipeline.config.schema import RunConfig
 from pipeline.results import records
@@ -165,7 +166,7 @@ def _arguments(run: RunConfig, checkpoints: Path, data: TrainingData) -> Seq2Seq
         per_device_train_batch_size=together // group.size(),
         gradient_accumulation_steps=budget.batch_size // together,
         gradient_checkpointing=settings.checkpointing,
-        gradient_checkpointing_kwargs={"use_reentrant": False} if settings.checkpointing else None,
+        gradient_checkpointing_kwargs=CHECKPOINT if settings.checkpointing else None,
         # Of any number of processes the same, for the same mean losses.
         per_device_eval_batch_size=4 * budget.batch_size,
         average_tokens_across_devices=False,  # models that take a count and ignore it would be out by its factor

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pipeline import worker
 from pipeline.results import records
+from pipeline.results.records import EvaluationRecord, Record
 from tests.hub.server import Hub
 
 ROOT = Path(__file__).parents[2]
@@ -83,13 +84,13 @@ class User:
         command = ["snakemake", "--snakefile", str(ROOT / "Snakefile"), "--cores", "2", *targets]
         return self.run(*command, "--config", "profile=paper", f"overrides={words}")
 
-    def records(self) -> dict[str, records.Record]:
+    def records(self) -> dict[str, Record]:
         """Returns every run's record, by the run's path."""
         folder = self.home / "results/paper/runs"
         found = (path.parent for path in folder.rglob(records.NAME))
         return {path.relative_to(folder).as_posix(): records.read(path) for path in found}
 
-    def evaluations(self) -> dict[str, records.EvaluationRecord]:
+    def evaluations(self) -> dict[str, EvaluationRecord]:
         """Returns every scored run's evaluation, by the run's path."""
         folder = self.home / "results/paper/runs"
         found = (path.parent for path in folder.rglob(records.EVALUATION))

@@ -66,6 +66,20 @@ def test_unsupported_options_are_refused(options, message):
         LoraFaConfig(**options)
 
 
+def test_a_misspelt_shorthand_is_told_from_a_layer_of_that_name():
+    with pytest.raises(ValueError, match=r"'al-linear' is no layer: did you mean 'all-linear'\?"):
+        get_lora_fa_model(nn.Sequential(nn.Linear(4, 4)), LoraFaConfig(r=2, target_modules="al-linear"))
+    model = nn.ModuleDict({"attentions": nn.Linear(4, 4)})
+    assert "attentions.base_layer" in str(
+        [
+            name
+            for name, _ in get_lora_fa_model(
+                model, LoraFaConfig(r=2, target_modules="attentions")
+            ).named_modules()
+        ]
+    )
+
+
 @pytest.mark.parametrize("module", [nn.EmbeddingBag(8, 4), nn.ConvTranspose1d(4, 4, 1), nn.Bilinear(4, 4, 4)])
 def test_other_modules_are_refused(module):
     with pytest.raises(ValueError, match=rf"cannot adapt 0, a {type(module).__name__}"):

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import weakref
 
 import peft
 import pytest
@@ -14,6 +15,7 @@ from lorafa import LoraFaConfig, apply_recompute, get_lora_fa_model, remove_reco
 from lorafa.memory.estimate import fake_step
 from lorafa.memory.meter import SavedTensorMeter
 from lorafa.memory.recipe import Recipe
+from lorafa.memory.step import without_garbage_collection
 from lorafa.recompute import recomputing
 from lorafa.recompute.eight_bit import dequantized, quantized
 
@@ -113,6 +115,17 @@ def test_rungs_compose(name):
     batch = inputs(name)
     assert_same(gradients(module, **batch), gradients(model, **batch))
     assert saved(module, **batch) < min(saved(lean(model, kind), **batch) for kind in ("qkv", "mlp"))
+
+
+def test_a_block_leaves_nothing_to_the_garbage_collector():
+    model = lean(built("Llama"), "block")
+    made = []
+    model.get_submodule("base_model.model.model.layers.0.mlp.up_proj").register_forward_hook(
+        lambda module, args, output: made.append(weakref.ref(output.untyped_storage()))
+    )
+    with without_garbage_collection():
+        gradients(model, **inputs())
+        assert [output() for output in made] == [None, None]  # in forward, and again in backward
 
 
 def test_dropout_masks_are_those_of_the_first_time():

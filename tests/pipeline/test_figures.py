@@ -1,14 +1,15 @@
 """Figures 4 and 6 and the Pareto front, from made-up records with known answers."""
 
-from dataclasses import replace
+import json
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 
+from pipeline import files
 from pipeline.config.plan import Plan
-from pipeline.figures import convergence, pareto, sensitivity
+from pipeline.figures import convergence, memory, pareto, sensitivity
 from pipeline.figures.__main__ import FORMATS, draw
 from pipeline.results import records
 from tests.pipeline import made_up
@@ -71,7 +72,7 @@ def test_heat_maps_share_a_scale_and_cross_out_what_diverged(plan):
     assert ranks == [str(rank) for rank in grid["rank"]]
     assert (
         panels[0].get_ylabel() == "Rank r"
-        and figure.axes[2].get_ylabel() == "Accuracy, % (majority class: 51.6)"
+        and figure.axes[2].get_ylabel() == "Accuracy, %\n(majority class: 51.6)"
     )
 
 
@@ -102,30 +103,56 @@ def test_the_front_is_what_nothing_beats():
     assert list(pareto.on_front(losses).sort_index()) == [True, True, False, False, True, True]
 
 
-def test_the_pareto_figure_has_every_finished_run(plan, tmp_path):
-    elsewhere = replace(plan, profile=replace(plan.profile, results=str(tmp_path)))
-    runs = plan.runs_of("figure6")
-    paths = [run.directory.removeprefix(f"{plan.runs_folder}/") for run in runs]
-    for run, path in zip(runs, paths, strict=True):
-        record = records.read(run.directory)
-        records.write(Path(elsewhere.runs_folder, path), record)
+def test_the_pareto_figure_has_every_finished_run_but_those_made_by_hand(plan):
     by_hand = "model=minilm/method=lora/task=mrpc/rank=3/lr=1e-3"
-    record = records.read(runs[0].directory)
+    record = records.read(plan.runs_of("figure6")[0].directory)
     for seed in (0, 1):
-        records.write(Path(elsewhere.runs_folder, by_hand, f"seed={seed}"), record)
-    found = pareto.numbers(elsewhere, "pareto")
+        records.write(Path(plan.runs_folder, by_hand, f"seed={seed}"), record)
+    found = pareto.numbers(plan, "pareto")
     finished = {
-        path for run, path in zip(runs, paths, strict=True) if not (run.lr >= 8e-3 and run.rank >= 32)
+        run.directory.removeprefix(f"{plan.runs_folder}/").rpartition("/")[0]
+        for run in plan.runs_of("figure6")
+        if not (run.lr >= 8e-3 and run.rank >= 32)
     }
-    assert set(found.setting) == {path.rpartition("/")[0] for path in finished} | {by_hand}
-    assert found.set_index("setting").seeds[by_hand] == 2
-    assert set(found[found.front].method) == {"lora-fa"}
-    panel = pareto.draw(elsewhere, "pareto").axes[0]
-    assert (panel.get_title(), panel.get_xlabel()) == ("MRPC", "Memory of a step, MiB")
+    of_task = found[found.task == "mrpc"]
+    assert set(of_task.setting) == finished
+    assert set(of_task[of_task.front].method) == {"lora-fa"}
+    (panel,) = (axes for axes in pareto.draw(plan, "pareto").axes if axes.get_title() == "MRPC")
+    assert panel.get_xlabel() == "Memory of a step, MiB"
     assert [line.get_label() for line in panel.lines] == ["Front", "LoRA", "LoRA-FA"]
 
 
-def test_without_a_finished_run_there_is_an_empty_figure(plan, tmp_path):
-    empty = replace(plan, profile=replace(plan.profile, results=str(tmp_path)))
+@pytest.mark.parametrize(
+    ("memory", "expected"),
+    [([60.0, 100.0], ["50", "100", "200"]), ([90.0, 600.0], ["100", "200", "500"]), ([13.0], ["10", "20"])],
+)
+def test_ticks_of_memory_are_round_and_never_one_alone(memory, expected):
+    axes = plt.subplots()[1]
+    pareto._log_scale(axes, pd.Series(memory))
+    assert [label.get_text() for label in axes.get_xticklabels()] == expected
+
+
+def test_without_a_finished_run_there_is_an_empty_figure(tmp_path):
+    empty = made_up.plan_of(tmp_path, "figure6", "pareto")
     assert pareto.numbers(empty, "pareto").empty
     assert pareto.draw(empty, "pareto").axes
+
+
+@pytest.fixture
+def estimated(tmp_path) -> Plan:
+    """A plan with estimates of Figure 5: 30 and 60 GiB."""
+    plan = made_up.plan_of(tmp_path, "figure5")
+    recipe = {"model": "llama-7b", "rank": 64}
+    rows = [
+        {"reading": reading, "cell": f"method=lora batch_size={size}", "device_bytes": 30 * size * 2**30,
+         "allocated_bytes": 0, "saved_bytes": 0, "recipe": json.dumps({**recipe, "source_length": length})}
+        for reading, length in (("nominal", 1024), ("fitted", 384)) for size in (1, 2)
+    ]  # fmt: skip
+    files.write_text(Path(plan.memory_file("figure5")), pd.DataFrame(rows).to_csv(index=False))
+    return plan
+
+
+def test_memory_is_drawn_with_its_setting_and_the_cards_in_sight(estimated):
+    (axes,) = memory.draw_lines(estimated, "figure5").axes
+    assert axes.get_title().endswith("llama-7b, rank 64, length 384")
+    assert [text.get_text() for text in axes.texts] == ["24 GiB", "40 GiB"]

@@ -60,16 +60,30 @@ def test_every_experiment_has_a_heading_and_every_claim_its_evidence():
     assert {name for claim in CLAIMS for name in claim.evidence} <= experiments
     headings = {name: experiment.category for name, experiment in make_plan().experiments.items()}
     assert headings["table2"].startswith("§4.1.1") and headings["capacity"] == "Reviews and rebuttal"
-    assert "Beyond the paper" not in headings.values() and "Paper" not in headings.values()
+    assert [name for name, heading in headings.items() if heading == "Beyond the paper"] == ["gpu_memory"]
+    assert "Paper" not in headings.values()
 
 
 def test_without_results_no_claim_is_judged(plan):
     for claim in CLAIMS:
-        with pytest.raises(NotMadeError, match=r"\.csv does not exist"):
+        with pytest.raises(NotMadeError, match=r"\.csv does not exist|this profile is without"):
             claim.judge(plan)
     facts = overview.facts(plan, runs.read(plan))
-    assert {claim["verdict"] for claim in facts["claims"]} == {"not made"}
+    assert {
+        evidence: claim["verdict"]
+        for claim in facts["claims"]
+        for evidence in ("table5", "figure2b")
+        if claim["found"].endswith((f"{evidence}.csv does not exist", f"without {evidence}"))
+    } == {"table5": "not made", "figure2b": "left out"}
+    assert {claim["verdict"] for claim in facts["claims"]} == {"not made", "left out"}
     assert not any(claim["links"] for claim in facts["claims"])
+
+
+def test_a_profile_whose_numbers_mean_nothing_says_so(plan):
+    facts = overview.facts(plan, runs.read(plan))
+    assert facts["meaningful"] and overview.MEANINGLESS not in overview.table(facts).notice
+    assert overview.table({**facts, "meaningful": False}).notice.startswith(overview.MEANINGLESS)
+    assert not make_plan(profile="smoke").profile.judged
 
 
 @pytest.mark.parametrize(
@@ -353,7 +367,7 @@ def test_the_first_screen_answers_the_question(views):
     first = views["first"]["html"]
     assert "Is LoRA-FA as good as LoRA, and what does it save?" in first
     answers = first.partition("Every claim")[0]
-    assert answers.count("not made") == 5 and "Activations of a layer</b>: 15 of 15 quantities" in answers
+    assert answers.count("left out") == 5 and "Activations of a layer</b>: 15 of 15 quantities" in answers
     assert all(section in first for section in ("§2.2", "Appendix B.3", "Runs"))
 
 

@@ -52,6 +52,22 @@ def test_the_best_mean_over_seeds_wins_and_ties_go_to_the_smaller(plan):
     assert winners["lora"]["score"] == pytest.approx(0.825) and winners["lora"]["runs"] == 2
 
 
+def test_a_search_may_choose_by_its_worst_seed(plan):
+    finish(plan, lambda run: {5e-4: 0.7, 1e-3: 0.72, 2e-3: 0.9}[run.lr] - 0.3 * (run.lr == 2e-3) * run.seed)
+    assert choose(plan)["lora"]["lr"] == 2e-3
+    plan.experiments["search"].choice = "worst"
+    winner = choose(plan)["lora"]
+    assert (winner["lr"], winner["score"]) == (1e-3, pytest.approx(0.72))
+
+
+def test_searches_try_seeds_that_no_table_reports():
+    plan = make_plan("mini", [])
+    for name, experiment in plan.experiments.items():
+        if experiment.tuned_by:
+            seeds = {run.seed for run in plan.grids[name]}
+            assert not seeds & {run.seed for run in plan.grids[experiment.tuned_by]}
+
+
 def test_a_learning_rate_at_which_a_seed_fails_does_not_win(plan):
     finish(plan, lambda run: run.lr, failed=lambda run: run.lr == 2e-3 and run.seed == 1)
     assert choose(plan)["lora"]["lr"] == 1e-3

@@ -83,7 +83,8 @@ def test_a_record_becomes_a_run(tracked_run, results):
 
     found = only_run(results)
     group = f"model=minilm/method=lora/task=mnli/lr={run.lr}"
-    assert (found.run["display_name"], found.run["run_group"]) == (f"{group}/seed=0", group)
+    assert found.run["run_group"] == group
+    assert found.run["display_name"] == f"minilm lora mnli lr {run.lr} seed 0"
     assert (found.run["run_id"], found.run["job_type"]) == (job.id, "train")
     assert job.id.startswith(f"minilm-lora-mnli-{run.lr}-0-train-")
     assert found.run["tags"] == ["mini", "minilm", "lora", "mnli", "table2"]
@@ -97,8 +98,8 @@ def test_a_record_becomes_a_run(tracked_run, results):
     assert all(row["train/examples_per_second"] > 0 for row in found.history)
     summary = found.summary
     assert summary["validation/score"]["max"] == summary["best/score"] == info.best.score
-    assert summary["memory/saved_for_backward_bytes"] == info.saved_for_backward_bytes
-    assert summary["memory/peak_resident_bytes"] == info.peak_memory_bytes["resident"]
+    assert summary["memory/saved_for_backward_gib"] == info.saved_for_backward_bytes / 2**30
+    assert summary["memory/peak_resident_gib"] == info.peak_memory_bytes["resident"] / 2**30
     assert summary["evaluations"]["nrows"] == 2
     adapter = next(artifact for artifact in found.artifacts if artifact["type"] == "adapter")
     lineage = json.loads(adapter["metadata"])
@@ -127,7 +128,7 @@ def test_live_and_afterwards_are_the_same_and_training_does_not_notice(tracked_r
     assert job.is_written(results)
     runs.write(job, results)
     assert metrics(logged) == metrics(only_run(results))
-    assert logged.history[0]["memory/peak_resident_bytes"] > 0
+    assert logged.history[0]["memory/peak_resident_gib"] > 0
     untracked = train(tracked_run("off", "budget.evaluations=2")[0], tmp_path / "off/runs/seed=0", [])
     for key in ("losses", "evaluations", "best"):
         assert getattr(untracked.train_info, key) == getattr(record.train_info, key)

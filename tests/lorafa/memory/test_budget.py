@@ -1,6 +1,7 @@
 """A budget of memory: what is chosen fits, nothing cheaper does, and more memory is never slower."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import transformers
@@ -11,7 +12,8 @@ from lorafa.memory.__main__ import main
 from lorafa.memory.budget import Budget, ladder, plan
 from lorafa.memory.depth import full
 from lorafa.memory.estimate import fake_step
-from lorafa.memory.fit import CONTEXT, needed
+from lorafa.memory.fit import safe
+from lorafa.memory.margin import CONTEXT
 from lorafa.memory.models import load_config
 from lorafa.memory.recipe import Recipe, RecipeError
 from lorafa.memory.step import trace_step
@@ -39,7 +41,7 @@ def test_rungs_are_those_that_the_model_has(small_models: dict[str, str]) -> Non
 
 @pytest.mark.integration
 def test_a_larger_budget_is_never_slower(recipe: Recipe) -> None:
-    sizes = [needed(replace(recipe, recompute=rung)) for rung in ladder(recipe)]
+    sizes = [safe(replace(recipe, recompute=rung)) for rung in ladder(recipe)]
     assert sizes == sorted(sizes, reverse=True)
     step = (sizes[0] - sizes[-1]) // 40
     plans = [plan(recipe, budget) for budget in range(sizes[-1], sizes[0] + step, step)]
@@ -47,17 +49,15 @@ def test_a_larger_budget_is_never_slower(recipe: Recipe) -> None:
     assert flops == sorted(flops, reverse=True)
     assert len(set(flops)) > len(sizes)  # rungs of some blocks, too
     assert all(found.needed <= found.budget for found in plans)
-    with pytest.raises(
-        RecipeError, match=r"memory budget 0.7 GiB: 256 × 128 tokens of .* need at least [0-9.]+ GiB"
-    ):
+    with pytest.raises(RecipeError, match=r"a step of 256 × 128 tokens needs at least [0-9.]+ GiB"):
         plan(recipe, sizes[-1] - 1)
 
 
 @pytest.mark.integration
 def test_what_was_chosen_stays_within_the_budget(recipe: Recipe) -> None:
     """Run every block, those with more recomputed and those with less, through the allocator."""
-    rungs = [needed(replace(recipe, recompute=rung)) for rung in ladder(recipe)]
-    for low, high in zip(rungs[2:], rungs[1:], strict=False):
+    rungs = [safe(replace(recipe, recompute=rung)) for rung in ladder(recipe)]
+    for high, low in pairwise(rungs[1:4]):
         found = plan(recipe, (low + high) // 2)
         assert found.first
         blocks = full(load_config(recipe.model), 1.0).adapted
@@ -66,7 +66,7 @@ def test_what_was_chosen_stays_within_the_budget(recipe: Recipe) -> None:
                 apply_recompute(model, [kind], range(number))
             reserved = allocator.replay(trace_step(model, batch, optimizer)).peak_reserved
         assert reserved + CONTEXT <= found.budget
-        assert reserved + CONTEXT > 0.9 * found.needed
+        assert reserved + CONTEXT > 0.85 * found.needed
 
 
 @pytest.mark.integration
@@ -74,7 +74,7 @@ def test_a_model_is_given_a_budget(small_models: dict[str, str], capsys: pytest.
     config = load_config(small_models["llama"])
     model = transformers.LlamaForCausalLM(config)
     adapters = LoraFaConfig(r=8, target_modules="all-linear")
-    with pytest.raises(RecipeError, match="need at least"):
+    with pytest.raises(RecipeError, match="needs at least"):
         get_lora_fa_model(model, adapters, memory_budget=Budget("100MiB"))
     adapted = get_lora_fa_model(model, adapters, memory_budget=Budget("24GiB", batch_size=2, length=64))
     assert "recompute nothing" in capsys.readouterr().out

@@ -1,6 +1,7 @@
 """The estimator against real training steps on small real models."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -95,6 +96,22 @@ def training_step(model: nn.Module, batch: dict[str, torch.Tensor], optimizer: t
 def test_agrees_with_a_tracked_real_step(small_models: dict[str, str], family: str, method: str) -> None:
     recipe = small_recipe(small_models[family], method)
     assert predicted_peak(recipe) == pytest.approx(tracked_peak(recipe), rel=0.01)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"recompute": ("block",)},
+        pytest.param({"checkpointing": True}, marks=pytest.mark.integration),
+    ],
+)
+def test_blocks_computed_again_agree_with_a_tracked_real_step(
+    small_models: dict[str, str], changes: dict[str, object]
+) -> None:
+    kept = small_recipe(small_models["llama"], "lora-fa")
+    recipe = replace(kept, **changes)  # type: ignore[arg-type]
+    assert predicted_peak(recipe) == pytest.approx(tracked_peak(recipe), rel=0.01)
+    assert predicted_peak(recipe) < predicted_peak(kept) / 2
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -13,9 +13,7 @@ from pipeline.comparison.paired import TaskRuns, compare
 from pipeline.comparison.verdict import Comparison, Verdict
 
 ALPHA = 0.025
-between = partial(
-    compare, candidate="LoRA-FA", reference="LoRA", margin=1.0, confidence=0.95, resamples=100, seed=0
-)
+between = partial(compare, candidate="LoRA-FA", reference="LoRA", margin=1.0, fraction=0.1, confidence=0.95)
 
 
 @pytest.mark.parametrize(("seeds", "distance", "deviation"), [(4, 1.0, 1.0), (9, -1.5, 2.0), (25, 0.5, 1.0)])

@@ -101,6 +101,9 @@ def test_the_paper_profile_has_the_recipes_of_tables_3_and_4():
     ("override", "message"),
     [
         ("task=foo", "conf/task/foo.yaml does not exist; task is one of alpaca, cola, flanv2"),
+        ("task=sst-2", "conf/task/sst-2.yaml does not exist (did you mean 'sst2'?); task is one of alpaca"),
+        ("lrr=3", "command line: lrr: unknown key (did you mean 'lr'?)"),
+        ("rank=abc", "command line: rank: Value 'abc' of type 'str' could not be converted to Integer"),
         (
             "model=bert",
             "conf/model/bert.yaml does not exist; model is one of llama-7b, llama2-13b, llama2-7b",
@@ -109,8 +112,8 @@ def test_the_paper_profile_has_the_recipes_of_tables_3_and_4():
         ("lr=-1", "command line: lr: must be greater than 0, got -1.0"),
         ("seed=a", "command line: seed: Value 'a' of type 'str' could not be converted to Integer"),
         ("method.rank=-3", "command line: method.rank: must be at least 1"),
-        ("+method.dropuot=0.1", "command line: method.dropuot: unknown key"),
-        ("method.dropuot=0.1", "Could not override 'method.dropuot'"),
+        ("+method.dropuot=0.1", "command line: method.dropuot: unknown key (did you mean 'method.dropout'?)"),
+        ("method.dropuot=0.1", "command line: method.dropuot: unknown key (did you mean 'method.dropout'?)"),
         ("method.dropout=1", "command line: method.dropout: must be at least 0 and below 1, got 1.0"),
         (
             "method.targets=null",

@@ -11,7 +11,7 @@ from pipeline.config import compose, planner
 from pipeline.config.compose import CONF, compose_experiments, compose_run
 from pipeline.config.schema import RunConfig
 from pipeline.costs.recipe import recipe_of_run
-from pipeline.costs.shapes import shape_of
+from pipeline.costs.shapes import Shape, shape_of
 from pipeline.fullscale import recipes
 
 
@@ -43,52 +43,37 @@ def run_of(model: str, method: str, task: str) -> RunConfig:
     return compose_run(["profile=paper", f"model={model}", f"method={method}", f"task={task}"])[0]
 
 
-def planned(run: RunConfig) -> object:
+def planned(run: RunConfig) -> Shape:
     """The shape by which a run is planned."""
     return shape_of(run.identity(), run.evaluation_identity()["scoring"], run.profile)
 
 
-@pytest.mark.parametrize(
-    ("file", "old", "new", "fact"),
-    [
-        ("model/roberta-base.yaml", "rank: 8", "rank: 16", "rank"),
-        ("model/roberta-base.yaml", "targets: all-linear", "targets: qv", "targets"),
-        ("model/roberta-base.yaml", "adapter_dropout: 0.1", "adapter_dropout: 0.2", "dropout"),
-    ],
-)
-def test_a_fact_about_adapters_is_in_one_file(conf, file, old, new, fact):
-    """Training reads the run, plans its shape, and the memory tables and counts its recipe."""
-    before = run_of("roberta-base", "lora", "mrpc")
-    cells = recipes.cells("table5", "nominal")
-    conf(file, old, new)
-    after = run_of("roberta-base", "lora", "mrpc")
-    assert before.identity() != after.identity()
-    assert getattr(planned(before), fact) != getattr(planned(after), fact)
-    assert recipe_of_run(before) != recipe_of_run(after)
-    changed = {
-        dict(one.key)["model"]
-        for one, other in zip(cells, recipes.cells("table5", "nominal"), strict=True)
-        if one.recipe != other.recipe
-    }
-    assert changed == {"roberta-base"}
-
-
-def test_a_batch_size_is_in_one_file(conf):
-    before = run_of("roberta-base", "lora", "mrpc")
-    conf("model/roberta-base.yaml", "batch_size: 64", "batch_size: 48")
-    after = run_of("roberta-base", "lora", "mrpc")
-    assert (before.budget.batch_size, after.budget.batch_size) == (64, 48)
-    assert (planned(before).batch_size, planned(after).batch_size) == (64, 48)
-    assert (recipe_of_run(before).batch_size, recipe_of_run(after).batch_size) == (64, 48)
-
-
-def test_a_grid_is_in_one_file(conf):
-    def searched() -> list[float]:
-        return compose_experiments(["profile=paper"])[0]["search"].axes["lr"]["lora"]
-
-    assert searched()[0] == 5e-5
-    conf("profile/paper.yaml", "    lr: [5e-5, 6e-5,", "    lr: [4e-5, 6e-5,")
-    assert searched()[0] == 4e-5
+def test_five_facts_are_each_in_one_file(conf):
+    """Training reads the run, a plan its shape, the memory tables a recipe, and a search its grid."""
+    facts = {"rank": 32, "targets": "qv", "dropout": 0.2, "batch_size": 2}
+    before = run_of("llama2-7b", "lora", "natural-instructions")
+    (cell, *_), grid = recipes.cells("figure3", "nominal"), recipes.experiments()["rebuttal_layers"]
+    compared = recipes.experiments()["equal_parameters"].axes["lr"]
+    conf("model/llama2-7b.yaml", "rank: 64", "rank: 32")
+    conf("model/llama2-7b.yaml", "targets: all-linear", "targets: qv")
+    conf("model/llama2-7b.yaml", "adapter_dropout: 0.1", "adapter_dropout: 0.2")
+    conf("model/llama2-7b.yaml", "batch_size: 4", "batch_size: 2")
+    conf("profile/paper.yaml", "compared_lr: [7e-5, ", "compared_lr: [6e-5, ")
+    after = run_of("llama2-7b", "lora", "natural-instructions")
+    assert (after.rank, after.method.targets, after.method.dropout, after.budget.batch_size) == (
+        *facts.values(),
+    )
+    shape = planned(after)
+    assert {fact: getattr(shape, fact) for fact in facts} == facts
+    assert all(getattr(planned(before), fact) != value for fact, value in facts.items())
+    step, (changed, *_) = recipe_of_run(after), recipes.cells("figure3", "nominal")
+    for recipe in (step, changed.recipe):
+        assert (recipe.rank, recipe.adapter_dropout) == (32, 0.2)
+        assert recipe.target_modules == ("qv",)
+    assert (step.batch_size, cell.recipe.rank, cell.recipe.target_modules) == (2, 64, ())
+    again = recipes.experiments()
+    assert (compared[0], again["equal_parameters"].axes["lr"][0]) == (7e-5, 6e-5)
+    assert again["rebuttal_layers"] == grid  # what does not follow from them stays
 
 
 def test_the_appendix_s_settings_are_those_of_the_experiments():

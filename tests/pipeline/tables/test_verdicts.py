@@ -8,16 +8,16 @@ from pipeline.comparison.verdict import Comparison, Report
 from pipeline.config.experiment import Statistics
 from pipeline.tables import verdicts
 
-SETTINGS = Statistics("lora-fa", ["lora"], 1.0, 0.95, 2000, 0)
+SETTINGS = Statistics("lora-fa", ["lora"], 1.0, 0.1, 0.95)
 
 
 def comparison(difference, low, high, task="average", seeds=(0, 1, 2), seed_error=0.6, example_error=0.0):
-    errors = {"seed_error": seed_error, "example_error": example_error}
+    errors = {"seed_error": seed_error, "example_error": example_error, "improvement": 2 / 3}
     return Comparison("LoRA-FA", "LoRA", task, 1.0, 0.95, seeds, (), difference, low, high, **errors)
 
 
 def sentence(one, profile="mini"):
-    plan = SimpleNamespace(profile=SimpleNamespace(name=profile), statistics=SETTINGS)
+    plan = SimpleNamespace(profile=SimpleNamespace(name=profile, seeds=[0, 1, 2]), statistics=SETTINGS)
     return verdicts.sentence(plan, Report((one,), one), one)
 
 
@@ -39,7 +39,7 @@ def sentence(one, profile="mini"):
         (
             comparison(0.0, -2.6, 2.6, seeds=(0,)),
             "mini",
-            "How many seeds would decide it, 3 of them will show: `make tables SEEDS=3`.",
+            "Its seeds are fixed in conf/profile/mini.yaml, profile.grids.",
         ),
     ],
 )
@@ -50,5 +50,5 @@ def test_an_open_verdict_says_what_would_decide_it(one, profile, advice):
 def test_a_verdict_says_nothing_of_more_seeds():
     assert (
         sentence(comparison(0.5, -0.6, 1.6))
-        == "LoRA-FA − LoRA: +0.5 [−0.6, 1.6], not inferior at margin 1.0."
+        == "LoRA-FA − LoRA: +0.5 [−0.6, 1.6], not inferior at margin 1.0. LoRA-FA is ahead in 67% of the pairs of runs."
     )

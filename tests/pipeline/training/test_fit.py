@@ -101,12 +101,12 @@ def test_micro_batches_have_the_losses_of_the_batch(compose, without_dropout, tm
         "budget.max_steps=3",
         "budget.evaluations=1",
     )
-    whole = train(compose(*words), tmp_path / "whole", [])["train_info"]
-    parts = train(compose(*words, "budget.micro_batch=2"), tmp_path / "parts", [])["train_info"]
-    assert parts["steps"] == whole["steps"] == 3
-    for one, other in zip(whole["losses"], parts["losses"], strict=True):
-        assert other["loss"] == pytest.approx(one["loss"], rel=1e-5)
-    assert parts["saved_for_backward_bytes"] < whole["saved_for_backward_bytes"] / 2
+    whole = train(compose(*words), tmp_path / "whole", []).train_info
+    parts = train(compose(*words, "budget.micro_batch=2"), tmp_path / "parts", []).train_info
+    assert parts.steps == whole.steps == 3
+    for one, other in zip(whole.losses, parts.losses, strict=True):
+        assert other.loss == pytest.approx(one.loss, rel=1e-5)
+    assert parts.saved_for_backward_bytes < whole.saved_for_backward_bytes / 2
 
 
 def test_a_micro_batch_divides_the_batch():
