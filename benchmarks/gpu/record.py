@@ -17,8 +17,7 @@ from benchmarks.gpu.measure import Measurement
 from lorafa.memory.estimate import estimate_all
 from lorafa.memory.fit import largest_batch
 from lorafa.memory.flops import training_flops
-from lorafa.memory.recipe import Recipe, RecipeError
-from pipeline.fullscale.measured import recipe_of
+from lorafa.memory.recipe import Recipe, RecipeError, recipe_of
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("torch", "transformers", "peft", "accelerate")

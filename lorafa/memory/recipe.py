@@ -136,3 +136,13 @@ class Recipe:
         if unknown := set(self.recompute) - set(get_args(Recompute)):
             known = ", ".join(get_args(Recompute))
             raise RecipeError(f"recompute must be of {known}, not {', '.join(sorted(unknown))}")
+
+
+def recipe_of(values: dict[str, Any]) -> Recipe:
+    """A recipe of the plain values that `dataclasses.asdict` and JSON make of one.
+
+    Args:
+        values: By field; one that is left out has its default, as in a file that is older than the field.
+    """
+    plain: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+    return Recipe(**plain)

@@ -4,17 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
-from lorafa.memory.recipe import Recipe
+from lorafa.memory.recipe import Recipe, recipe_of
+from pipeline.fullscale.recipes import OVERHEAD
 
 FOLDER = Path(__file__).parents[2] / "results/gpu"
-
-
-def recipe_of(values: dict[str, Any]) -> Recipe:
-    """A recipe of the plain values that JSON has; fields that the file does not know have their defaults."""
-    fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
-    return Recipe(**fields)
 
 
 def files() -> list[Path]:
@@ -24,8 +18,6 @@ def files() -> list[Path]:
 
 def device_memory() -> dict[str, dict[Recipe, int]]:
     """Bytes that a step took of a card, by card and recipe: reserved memory and `OVERHEAD`, as the tables have it."""
-    from pipeline.fullscale.recipes import OVERHEAD  # which composes conf/: a bare GPU machine has no Hydra
-
     found = {}
     for path in files():
         content = json.loads(path.read_text())
