@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
@@ -102,6 +103,12 @@ class Recipe:
     input_gradients: bool = False
     device: Device = "cuda"
     virtual_tokens: int = 20
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Recipe:
+        """A recipe of the plain values that JSON has; fields that are not given have their defaults."""
+        plain: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+        return cls(**plain)
 
     def __post_init__(self) -> None:
         self._check_choices()

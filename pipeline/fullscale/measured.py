@@ -4,17 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 from lorafa.memory.recipe import Recipe
 
 FOLDER = Path(__file__).parents[2] / "results/gpu"
-
-
-def recipe_of(values: dict[str, Any]) -> Recipe:
-    """A recipe of the plain values that JSON has; fields that the file does not know have their defaults."""
-    fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
-    return Recipe(**fields)
 
 
 def files() -> list[Path]:
@@ -30,7 +23,7 @@ def device_memory() -> dict[str, dict[Recipe, int]]:
     for path in files():
         content = json.loads(path.read_text())
         found[str(content["device"]["name"])] = {
-            recipe_of(step["recipe"]): step["reserved_bytes"] + OVERHEAD
+            Recipe.from_json(step["recipe"]): step["reserved_bytes"] + OVERHEAD
             for step in content["steps"]
             if step["status"] == "done"
         }
