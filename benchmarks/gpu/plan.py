@@ -15,14 +15,16 @@ ROBERTA = Recipe(
     "roberta-base",
     "lora",
     rank=8,
+    target_modules=("all-linear",),
     batch_size=64,
     source_length=128,
     dtype="fp32",
     attention="eager",
     adapter_dropout=0.1,
+    virtual_tokens=1,
 )
-T5 = replace(ROBERTA, model="t5-small", source_length=194, target_modules=("q", "k", "v"))
-T5_LARGE = replace(T5, model="t5-large", source_length=160, batch_size=32, rank=16, target_modules=("q", "v"))
+T5 = replace(ROBERTA, model="t5-small", source_length=194, target_modules=("qkv",))
+T5_LARGE = replace(T5, model="t5-large", source_length=160, batch_size=32, rank=16, target_modules=("qv",))
 OTHERS = (
     ROBERTA,
     replace(ROBERTA, model="roberta-large"),
@@ -34,12 +36,14 @@ LLAMA = Recipe(
     "llama-7b",
     "lora",
     rank=64,
+    target_modules=("all-linear",),
     batch_size=16,
     source_length=384,
     dtype="bf16",
     attention="eager",
-    adapter_dropout=0.05,
+    adapter_dropout=0.1,
     input_gradients=True,
+    virtual_tokens=1,
 )
 BATCHES = (1, 2, 4, 8, 16, 32)
 GIB = 2**30
@@ -123,7 +127,7 @@ def adapters(recipe: Recipe) -> list[Recipe]:
 
 def full_ft(recipe: Recipe) -> Recipe:
     """The recipe with full fine-tuning."""
-    return replace(recipe, method="full-ft", adapter_dropout=0.0, target_modules=())
+    return replace(recipe, method="full-ft", rank=1, adapter_dropout=0.0, target_modules=())
 
 
 def rungs(base: Recipe) -> list[Recipe]:

@@ -187,7 +187,9 @@ def _line(results: Results, recipe: Recipe, found: Measurement) -> str:
         (recipe.batch_size * recipe.source_length / seconds, 10, ",.0f"),
         (predicted and predicted["flops"] / seconds / 1e12, 9, ".1f"),
     ]
-    texts = (f"{format(value, form) if value else '-':>{width}}" for value, width, form in cells)
+    texts = (
+        f"{'-' if value in (None, (), {}) else format(value, form):>{width}}" for value, width, form in cells
+    )
     return f"{_words(recipe):<64}" + "".join(texts)
 
 

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -31,12 +32,24 @@ def test_a_good_guess_needs_two_steps():
 def test_the_plan_has_the_papers_steps_and_every_rung():
     steps = [recipe for group in groups() for recipe in group.recipes]
     assert len(steps) == len(set(steps))
+    assert all(RUNGS[kind] == (kind,) for kind in KINDS)
     assert {kind for recipe in steps for kind in recipe.recompute} == set(KINDS)
     assert set(RUNGS.values()) <= {recipe.recompute for recipe in steps if recipe.model == "llama-7b"}
     assert {"roberta-base", "t5-large", "llama-7b"} <= {
         recipe.model for recipe in steps if recipe.method == "full-ft"
     }
     assert {recipe.method for recipe in largest_batches()} == {"lora", "lora-frozen-a", "lora-fa"}
+
+
+@pytest.mark.integration
+def test_the_steps_are_those_of_the_papers_tables():
+    """Or what is measured would stand beside no estimate."""
+    from pipeline.fullscale.recipes import TABLES  # composes conf/, which takes seconds
+
+    tables = ("table5", "figure5", "figure2b", "figure2c")
+    theirs = {cell.recipe for table in tables for cell in TABLES[table]("fitted")}
+    own = ("rungs", "full-ft, as far as it fits")
+    assert {recipe for group in groups() if group.name not in own for recipe in group.recipes} <= theirs
 
 
 def results(path):
@@ -91,7 +104,10 @@ def test_no_time_is_said(tmp_path):
 
 @pytest.mark.integration
 def test_steps_on_the_cpu_take_what_is_estimated(tmp_path):
-    steps = [tiny(recipe, tmp_path) for recipe in (RECIPE, largest_batches()[3])]
+    steps = [
+        tiny(recipe, tmp_path)
+        for recipe in (RECIPE, replace(RECIPE, method="lora-fa", recompute=RUNGS["free"]))
+    ]
     refused = tiny(Recipe("roberta-base", "lora-fa", recompute=("norm",)), tmp_path)
     found = results(tmp_path / "a.json")
     limits = [(steps[0], 2**20)]
