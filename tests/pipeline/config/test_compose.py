@@ -36,7 +36,7 @@ def test_every_method_composes_with_every_model(model):
 @pytest.mark.parametrize("task", choices("task"))
 def test_every_task_composes_with_its_kind_of_model_and_no_other(task):
     written = OmegaConf.load(CONF / f"task/{task}.yaml")
-    base = OmegaConf.load(CONF / f"task/{written.defaults[0]}.yaml") if "defaults" in written else written
+    base = written if "kind" in written else OmegaConf.load(CONF / f"task/{written.defaults[0]}.yaml")
     kind = KINDS[base.kind]
     for model in MINI:
         overrides = [f"model={model}", f"task={task}"]
