@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from lorafa.memory.recipe import Recipe, RecipeError
-from pipeline import files, published
+from pipeline import files
 from pipeline.cli import job
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.fullscale import recipes as paper
@@ -70,6 +70,8 @@ def _throughput() -> list[dict[str, Any]]:
 
 def _published() -> list[dict[str, Any]]:
     """Returns what others have measured, beside estimates."""
+    from pipeline import published
+
     gc.freeze()
     return published.compare(published.read()).to_dict("records")
 
@@ -158,6 +160,8 @@ def measure(table: str, reading: paper.Reading, folder: Path, device: str, snaps
             files.write_text(path, finished.stdout)
         rows.append({"cell": spell(cell), "reading": reading, **json.loads(path.read_text())})
     _write(folder / f"{table}.csv", rows)
+    from pipeline import published
+
     steps = zip(paper.TABLES[table](reading), rows, strict=True)
     if measured := [row for cell, found in steps for row in published.rows_of(cell.recipe, found)]:
         _write(folder / published.PATH.name, measured)

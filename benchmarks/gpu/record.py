@@ -17,7 +17,7 @@ from benchmarks.gpu.measure import Measurement
 from lorafa.memory.estimate import estimate_all
 from lorafa.memory.fit import largest_batch
 from lorafa.memory.flops import training_flops
-from lorafa.memory.recipe import Recipe, RecipeError, recipe_of
+from lorafa.memory.recipe import Recipe, RecipeError
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("torch", "transformers", "peft", "accelerate")
@@ -108,14 +108,14 @@ class Results:
         results = cls(path, {name: content[name] for name in SETTING})
         results.not_measured = content["not_measured"]
         for step in content["steps"]:
-            recipe = recipe_of(step["recipe"])
+            recipe = Recipe.from_json(step["recipe"])
             times = tuple(step["seconds"])
             found = Measurement(step["status"], step["allocated_bytes"], step["reserved_bytes"], times)
             results.steps[recipe] = step["group"], found
             if step["predicted"]:
                 results.predicted[recipe] = step["predicted"]
         for limit in content["largest_batches"]:
-            key = recipe_of(limit["recipe"]), limit["card_bytes"]
+            key = Recipe.from_json(limit["recipe"]), limit["card_bytes"]
             results.limits[key] = limit["largest_batch"]
             if limit["predicted"] is not None:
                 results.predicted_limits[key] = limit["predicted"]

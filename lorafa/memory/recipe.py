@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
@@ -103,6 +104,12 @@ class Recipe:
     device: Device = "cuda"
     virtual_tokens: int = 20
 
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Recipe:
+        """A recipe of the plain values that JSON has; fields that are not given have their defaults."""
+        plain: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+        return cls(**plain)
+
     def __post_init__(self) -> None:
         self._check_choices()
         for name in ("rank", "batch_size", "source_length", "shards", "accumulation", "virtual_tokens"):
@@ -136,13 +143,3 @@ class Recipe:
         if unknown := set(self.recompute) - set(get_args(Recompute)):
             known = ", ".join(get_args(Recompute))
             raise RecipeError(f"recompute must be of {known}, not {', '.join(sorted(unknown))}")
-
-
-def recipe_of(values: dict[str, Any]) -> Recipe:
-    """A recipe of the plain values that `dataclasses.asdict` and JSON make of one.
-
-    Args:
-        values: By field; one that is left out has its default, as in a file that is older than the field.
-    """
-    plain: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
-    return Recipe(**plain)

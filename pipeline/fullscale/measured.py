@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from lorafa.memory.recipe import Recipe, recipe_of
-from pipeline.fullscale.recipes import OVERHEAD
+from lorafa.memory.recipe import Recipe
 
 FOLDER = Path(__file__).parents[2] / "results/gpu"
 
@@ -18,11 +17,13 @@ def files() -> list[Path]:
 
 def device_memory() -> dict[str, dict[Recipe, int]]:
     """Bytes that a step took of a card, by card and recipe: reserved memory and `OVERHEAD`, as the tables have it."""
+    from pipeline.fullscale.recipes import OVERHEAD  # which composes conf/: a bare GPU machine has no Hydra
+
     found = {}
     for path in files():
         content = json.loads(path.read_text())
         found[str(content["device"]["name"])] = {
-            recipe_of(step["recipe"]): step["reserved_bytes"] + OVERHEAD
+            Recipe.from_json(step["recipe"]): step["reserved_bytes"] + OVERHEAD
             for step in content["steps"]
             if step["status"] == "done"
         }

@@ -12,6 +12,8 @@ rule memory:
     conda:
         "../../environment.yml"
     params:
-        follows_from=lambda wildcards: estimator(),
+        follows_from=lambda wildcards: estimator(
+            PLAN.experiments[wildcards.experiment].kind == "published"
+        ),
     shell:
         "LORAFA_WORKER= OMP_NUM_THREADS=1 python -m pipeline.worker run --log {log:q} pipeline.memory predict {output:q}"

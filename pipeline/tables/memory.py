@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from lorafa.memory.recipe import recipe_of
+from lorafa.memory.recipe import Recipe
 from pipeline.config.plan import Plan
 from pipeline.errors import RecordError
 from pipeline.fullscale import measured
@@ -222,7 +222,7 @@ def read_estimates(plan: Plan, name: str) -> pd.DataFrame:
 def _add_measured(cells: pd.DataFrame) -> list[str]:
     """Adds a column for each card that measured one of the cells, and returns their names."""
     cards = []
-    recipes = [recipe_of(json.loads(text)) for text in cells.recipe]
+    recipes = [Recipe.from_json(json.loads(text)) for text in cells.recipe]
     for card, sizes in measured.device_memory().items():
         if not sizes.keys().isdisjoint(recipes):
             cells[card] = pd.Series([sizes.get(recipe) for recipe in recipes], dtype="float64")

@@ -12,7 +12,16 @@ from pipeline.results import records
 from tests.pipeline.made_up import searched
 
 ROOT = Path(__file__).parents[2]
-PARTS = ("Snakefile", "conf", "lorafa", "pipeline", "profiles", "results/paper", "environment.yml")
+PARTS = (
+    "Snakefile",
+    "conf",
+    "lorafa",
+    "pipeline",
+    "profiles",
+    "results/paper",
+    "results/published",
+    "environment.yml",
+)
 SECRETS = {"HF_TOKEN": "hf_CanaryCanaryCanaryCanaryCanary", "WANDB_API_KEY": "c4a7a92c" * 5}
 
 

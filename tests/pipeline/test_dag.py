@@ -40,7 +40,7 @@ def test_every_run_and_table_is_there(project):
 
 
 def test_a_record_s_command_is_the_run(project):
-    record = records.read(project.records[0])
+    record = records.read(project.records[0].parent)
     command = record.run_info.command
     assert command.startswith("python -m pipeline.train profile=smoke ")
     again = subprocess.run(

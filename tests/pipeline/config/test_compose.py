@@ -35,7 +35,9 @@ def test_every_method_composes_with_every_model(model):
 @pytest.mark.integration
 @pytest.mark.parametrize("task", choices("task"))
 def test_every_task_composes_with_its_kind_of_model_and_no_other(task):
-    kind = KINDS[OmegaConf.load(CONF / f"task/{task}.yaml").kind]
+    written = OmegaConf.load(CONF / f"task/{task}.yaml")
+    base = written if "kind" in written else OmegaConf.load(CONF / f"task/{written.defaults[0]}.yaml")
+    kind = KINDS[base.kind]
     for model in MINI:
         overrides = [f"model={model}", f"task={task}"]
         if OmegaConf.load(CONF / f"model/{model}.yaml").kind == kind:

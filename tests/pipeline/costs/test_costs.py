@@ -85,8 +85,8 @@ def test_steps_evaluations_and_bytes_are_those_of_a_real_run(compose, tmp_path):
     run = compose("model=minilm", "method=lora-fa", "task=mnli", *epochs)
     cost = cost_of(run)
     outcome = fit.fit(run, tmp_path, "hash")
-    assert cost.steps == outcome.info["steps"] == 2 * 64 // 8
-    assert cost.evaluations == len(outcome.info["evaluations"])
+    assert cost.steps == outcome.info.steps == 2 * 64 // 8
+    assert cost.evaluations == len(outcome.info.evaluations)
     assert cost.sources == {sizes.ON_DISK}
     saved = (tmp_path / "model/adapter_model.safetensors").stat().st_size
     assert saved - 20_000 < cost.saved_bytes < saved  # the file has names, too

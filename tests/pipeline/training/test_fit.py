@@ -73,7 +73,7 @@ def test_same_seed_same_metrics_and_another_seed_others(compose, tmp_path):
         for name, seed in (("one", 0), ("same", 0), ("other", 1))
     )
     assert one == same
-    assert one.losses != other.losses
+    assert one["losses"] != other["losses"]
 
 
 @pytest.fixture

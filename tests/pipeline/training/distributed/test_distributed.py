@@ -204,8 +204,8 @@ def test_communication_is_what_the_formulas_say(pairs):
         assert pairs[name].two.communication["processes"] == 2
         assert pairs[name].one.communication is None
     everything = pairs["full-ft"].two  # nothing is frozen
-    assert everything["communication"]["gradient_bytes"] == size * everything["trainable_parameters"]
-    assert everything["communication"]["weight_bytes"] == 0
+    assert everything.communication["gradient_bytes"] == size * everything.trainable_parameters
+    assert everything.communication["weight_bytes"] == 0
 
 
 @pytest.mark.integration
@@ -277,9 +277,7 @@ def test_a_signal_saves_a_checkpoint_and_one_process_goes_on(plain_overrides, tm
     whole = train.train(run, tmp_path / "whole", []).train_info
     resumed = train.train(run, directory, []).train_info
     assert 30 <= resumed.resumed_from_step < 60
-    assert (
-        f"error: interrupted; the same command goes on from step {resumed['resumed_from_step']}\n" in errors
-    )
+    assert f"error: interrupted; the same command goes on from step {resumed.resumed_from_step}\n" in errors
     assert_same(whole, resumed)
 
 
