@@ -396,7 +396,8 @@ def test_the_menu_keeps_a_figure_and_its_table_apart(views):
 
 @pytest.mark.integration
 def test_a_rule_shows_its_code(views):
-    assert "python -m pipeline.worker run pipeline.report" in re.sub(r"<[^>]+>", "", views["rule"]["html"])
+    shown = re.sub(r"<[^>]+>", "", views["rule"]["html"])
+    assert "python -m pipeline.worker run --log {log:q} pipeline.report" in shown
 
 
 @pytest.mark.integration
