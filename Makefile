@@ -11,7 +11,8 @@
 # make test-slurm                                    profiles/slurm on a real Slurm: about ten minutes; skipped without one
 # make test-cuda                                     the library on this machine's GPU; skipped without one
 # make audit                                         bandit, and known vulnerabilities of the packages (needs the network)
-# make test-hub                                      the paper profile from a hub on loopback, in small, with its faults
+# make test-peft                                     PEFT's own tests of custom models, on LoRA-FA (fetches its source): two minutes
+# make test-hub test-peft                                      the paper profile from a hub on loopback, in small, with its faults
 # make check   [PROFILE=...]                         whether the numbers of the finished tables are sane
 # make readme  [PROFILE=...]                         README.md's tables and numbers, from those of the profile
 # make test | test-integration | lint | format | lock | clean
@@ -62,6 +63,9 @@ test-cuda:
 audit: $(VENV)/installed
 	$(RUN) bandit --quiet --recursive --configfile pyproject.toml --severity-level medium lorafa pipeline benchmarks docs
 	$(RUN) pip-audit --strict --disable-pip --no-deps --requirement requirements.lock
+
+test-peft: $(VENV)/installed
+	$(RUN) python tests/peft
 
 test-hub: $(VENV)/installed
 	$(RUN) python -m pytest tests/hub
