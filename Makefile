@@ -12,7 +12,7 @@
 # make test-cuda                                     the library on this machine's GPU; skipped without one
 # make audit                                         bandit, and known vulnerabilities of the packages (needs the network)
 # make test-peft                                     PEFT's own tests of custom models, on LoRA-FA (fetches its source): two minutes
-# make test-hub test-peft                                      the paper profile from a hub on loopback, in small, with its faults
+# make test-hub                                      the paper profile from a hub on loopback, in small, with its faults
 # make check   [PROFILE=...]                         whether the numbers of the finished tables are sane
 # make readme  [PROFILE=...]                         README.md's tables and numbers, from those of the profile
 # make test | test-integration | lint | format | lock | clean
@@ -26,7 +26,7 @@ VENV := .venv
 BIN := $(abspath $(VENV))/bin
 RUN := PATH="$(BIN):$$PATH"
 
-.PHONY: tables figures rebuttal all report docs notebooks test test-integration test-faults test-hub test-slurm test-cuda audit lint format lock check readme clean
+.PHONY: tables figures rebuttal all report docs notebooks test test-integration test-faults test-hub test-peft test-slurm test-cuda audit lint format lock check readme clean
 
 tables figures rebuttal all: $(VENV)/installed
 	$(RUN) snakemake --cores $(CORES) --config $(CONFIG) -- $@
