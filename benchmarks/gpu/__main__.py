@@ -143,7 +143,7 @@ def main() -> None:
         results = Results.read(options.predict)
         results.predict(processes=os.cpu_count() or 1)
         return
-    folder = Path("build/gpu" if options.tiny else "results/gpu")
+    folder = Path("benchmarks/results" if options.tiny else "results/gpu")
     path = options.out or folder / file_name(device_of(options.device)["name"])
     with TemporaryDirectory() as models:
         todo, searched = groups(), [(recipe, card) for card in CARDS for recipe in largest_batches()]
