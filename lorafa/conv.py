@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.nn import grad as gradients
 
 from lorafa.autograd import Context, TensorFunction
-from lorafa.functional import projection
+from lorafa.functional import dtype_of_product, projection
 from lorafa.gradients import project_gradient
 from lorafa.layers import LoraFaLayer, is_frozen, is_plain
 from lorafa.recompute.dropout import replayed_dropout
@@ -42,7 +42,7 @@ class FrozenConv(TensorFunction):
     ) -> Tensor:
         """Convolve; under autocast, copies of the kernel die here."""
         conv, _, _ = _CONV[weight.ndim]
-        dtype = _compute_dtype(x)
+        dtype = dtype_of_product(x)
         bias = None if bias is None else bias.to(dtype)
         return conv(x.to(dtype), weight.to(dtype), bias, stride, padding, dilation, groups)
 
@@ -91,13 +91,6 @@ class AddUp(TensorFunction):
         if ctx.needs_input_grad[2]:
             grad_B = (conv_weight(xa, B.shape, grad, groups=ctx.groups) * ctx.scaling).to(B.dtype)
         return grad, grad_xa, grad_B, None, None
-
-
-def _compute_dtype(x: Tensor) -> torch.dtype:
-    device = x.device.type
-    if torch.is_autocast_enabled(device) and x.dtype != torch.float64:
-        return torch.get_autocast_dtype(device)
-    return x.dtype
 
 
 def frozen_conv(x: Tensor, module: Any) -> Tensor:

@@ -69,10 +69,10 @@ def keep_probability(p: float) -> float:
     return 1 - _dropped_levels(p) / _LEVELS
 
 
-def _compute_dtype(x: Tensor) -> torch.dtype:
-    device = x.device.type
-    if torch.is_autocast_enabled(device) and x.dtype != torch.float64:
-        return torch.get_autocast_dtype(device)
+def dtype_of_product(x: Tensor) -> torch.dtype:
+    """Dtype in which a product with an input is computed: autocast's, where there is autocast."""
+    if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
+        return torch.get_autocast_dtype(x.device.type)
     return x.dtype
 
 
@@ -99,7 +99,7 @@ class LoraFa(Function):
         preconditioner: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         """Compute Y and XA."""
-        dtype = _compute_dtype(x) if base is None else base.dtype
+        dtype = dtype_of_product(x) if base is None else base.dtype
         with _no_autocast(x):
             rows = x.to(dtype)
             xa = (rows if seed is None else rows.masked_fill(dropped(rows, p, seed), 0)) @ A.to(dtype).T

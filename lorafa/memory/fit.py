@@ -72,11 +72,13 @@ def longest(model: str) -> int:
 
 def fit(recipe: Recipe, device_memory: int) -> Fit:
     """Estimate a recipe against a device of `device_memory` bytes; what fits, fits with the margin."""
+    found = estimate(recipe)
+    safely = margin.safe(found.reserved)
     return Fit(
-        estimate=estimate(recipe),
-        needed=needed(recipe),
-        safe=safe(recipe),
-        fits=safe(recipe) <= device_memory,
+        estimate=found,
+        needed=margin.needed(found.reserved),
+        safe=safely,
+        fits=safely <= device_memory,
         largest_batch=largest_batch(recipe, device_memory),
         largest_length=largest_length(recipe, device_memory),
     )

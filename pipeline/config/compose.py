@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import (
@@ -46,6 +48,19 @@ def compose_run(overrides: Iterable[str]) -> tuple[RunConfig, DictConfig]:
     """
     cfg = compose_hydra(list(overrides))
     return validate(cfg, dict(cfg.hydra.runtime.choices), list(cfg.hydra.overrides.task)), cfg
+
+
+def combinations(overrides: Iterable[str]) -> list[list[str]]:
+    """Returns the overrides of each run of a sweep such as `rank=1,2,4 task=mrpc`, in Hydra's order.
+
+    Raises:
+        ConfigError: Hydra does not understand an override.
+    """
+    try:
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+        return [list(one) for batch in BasicSweeper.split_arguments(parsed, None) for one in batch]
+    except HydraException as error:
+        raise ConfigError(f"command line: {' '.join(str(error).split())}") from error
 
 
 def compose_experiments(overrides: Iterable[str]) -> tuple[dict[str, Experiment], Profile, Statistics]:

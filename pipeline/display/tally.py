@@ -8,11 +8,10 @@ from statistics import median
 
 from pipeline.config.metrics import METRICS, in_points
 from pipeline.config.plan import Plan, PlannedRun
-from pipeline.errors import RecordError
 from pipeline.results import records
 from pipeline.results.records import Ended, Evaluation, TrainInfo
+from pipeline.results.status import alike
 
-PARTS = {"train": records.NAME, "evaluate": records.EVALUATION}  # what a rule writes
 OTHERS = {
     "repository": "Models and data",
     "memory": "Memory estimates",
@@ -57,7 +56,7 @@ class Tally:
         self._times: dict[tuple[str, ...], list[float]] = defaultdict(list)
         names: set[str] = set()
         for rule, wildcards in jobs:
-            if rule in PARTS:
+            if rule in records.FILES:
                 self._pending.add(self._file(rule, wildcards["run"]))
             elif rule in OTHERS:
                 self._others.setdefault(OTHERS[rule], [0, 0])[1] += 1
@@ -67,13 +66,13 @@ class Tally:
         self._runs = {name: plan.expected(name) for name in self.experiments}
         finished = {run.directory: run for runs in self._runs.values() for run in runs}
         for run in finished.values():
-            for part, name in PARTS.items():
+            for part, name in records.FILES.items():
                 if self._is_there(f"{run.directory}/{name}"):
-                    self._learn(run, part, read(run, part))
+                    self._learn(run, part, records.read_ended(run.directory, part))
 
     def start(self, rule: str, wildcards: dict[str, str]) -> None:
         """Notes that a job begins: what it makes is not there, or no longer good."""
-        if rule in PARTS:
+        if rule in records.FILES:
             self._pending.add(self._file(rule, wildcards["run"]))
 
     def finish(self, rule: str, wildcards: dict[str, str]) -> str | None:
@@ -84,19 +83,19 @@ class Tally:
             count[1] = max(count)
         if rule == "select":
             self._runs = {name: self._plan.expected(name) for name in self.experiments}
-        if rule not in PARTS:
+        if rule not in records.FILES:
             return None
         file = self._file(rule, wildcards["run"])
         self._pending.discard(file)
         self._there[file] = True
         run = self._plan.run(wildcards["run"])
-        info = read(run, rule)
+        info = records.read_ended(run.directory, rule)
         self._learn(run, rule, info)
         return f"{named(run)}: {outcome(run, info)}"
 
     def name(self, rule: str, wildcards: dict[str, str]) -> str:
         """Returns what people call a job."""
-        if rule in PARTS:
+        if rule in records.FILES:
             scored = "scoring " if rule == "evaluate" else ""
             return scored + named(self._plan.run(wildcards["run"]))
         return " ".join([rule, *wildcards.values()])
@@ -133,7 +132,7 @@ class Tally:
         return Line("All runs", len(runs) - len(left), len(runs), "runs", self._to_go(self.experiments))
 
     def _file(self, rule: str, run: str) -> str:
-        return f"{self._plan.runs_folder}/{run}/{PARTS[rule]}"
+        return f"{self._plan.runs_folder}/{run}/{records.FILES[rule]}"
 
     def _is_there(self, file: str) -> bool:
         if file not in self._there:
@@ -142,8 +141,8 @@ class Tally:
 
     def _left(self, run: PlannedRun, experiment: str) -> Iterator[str]:
         """Yields what is yet to do of a run, as rules."""
-        for part in PARTS if self._plan.experiments[experiment].evaluated else ["train"]:
-            if not self._is_there(f"{run.directory}/{PARTS[part]}"):
+        for part in records.FILES if self._plan.experiments[experiment].evaluated else ["train"]:
+            if not self._is_there(f"{run.directory}/{records.FILES[part]}"):
                 yield part
 
     def _to_go(self, experiments: list[str]) -> float | None:
@@ -168,17 +167,7 @@ class Tally:
 
 
 def _keys(part: str, run: PlannedRun) -> list[tuple[str, ...]]:
-    return [(part, run.model, run.method, run.task), (part, run.model, run.method), (part, run.model)]
-
-
-def read(run: PlannedRun, rule: str) -> Ended | None:
-    """Reads what a run came to; None where its record cannot be read, which its table will complain about."""
-    try:
-        if rule == "train":
-            return records.read(run.directory).train_info
-        return records.read_evaluation(run.directory).evaluation
-    except RecordError:
-        return None
+    return [(part, *key) for key in alike(run)]
 
 
 def named(run: PlannedRun) -> str:

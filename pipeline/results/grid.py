@@ -5,17 +5,13 @@ import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from itertools import product
 from pathlib import Path
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
 from rich.table import Table
 
-from pipeline.config.compose import compose_run, explain
+from pipeline.config.compose import combinations, compose_run
 from pipeline.config.metrics import METRICS
 from pipeline.config.plan import PlannedRun
-from pipeline.errors import ConfigError
 from pipeline.results.progress import State, progress
 
 NAMED = ("profile", "model", "method", "task", "seed")  # what a cell says besides its axes
@@ -73,31 +69,18 @@ def sweep(overrides: Sequence[str]) -> list[PlannedRun]:
     Raises:
         ConfigError: Hydra does not understand an override, or a combination is not possible.
     """
-    try:
-        parsed = OverridesParser.create().parse_overrides(list(overrides))
-        swept = [
-            [f"{text.partition('=')[0]}={value}" for value in item.sweep_string_iterator()]
-            if item.is_sweep_override()
-            else [text]
-            for item, text in zip(parsed, overrides, strict=True)
-        ]
-    except HydraException as error:
-        raise ConfigError(explain(error)) from error
-    axes = [
-        item.get_key_element()
-        for item in parsed
-        if item.is_sweep_override() and item.get_key_element() not in NAMED
-    ]
+    swept = combinations(overrides)
     found = []
-    for combination in product(*swept):
+    for combination in swept:
         run, _ = compose_run(combination)
-        values = dict(override.lstrip("+~").split("=", 1) for override in combination)
-        chosen = {axis: values[axis] for axis in axes}
-        found.append(
-            PlannedRun(
-                run.identity(), asdict(run.task.scoring), list(combination), chosen, run.profile.results
-            )
+        axes = dict(
+            override.lstrip("+~").split("=", 1)
+            for override in combination
+            if any(override not in other for other in swept)
         )
+        axes = {key: value for key, value in axes.items() if key not in NAMED}
+        scoring = asdict(run.task.scoring)
+        found.append(PlannedRun(run.identity(), scoring, combination, axes, run.profile.results))
     return found
 
 

@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar, cast, get_args, get_type_hints
+from typing import Any, Literal, TypeVar, cast, get_args, get_type_hints
 
 from pipeline.config import paths
 from pipeline.errors import RecordError
@@ -16,6 +16,8 @@ SAVED_MODEL = "model"
 DONE = "done"
 DIVERGED = "diverged"
 OUT_OF_MEMORY = "out_of_memory"
+JobType = Literal["train", "evaluate"]
+FILES = {"train": NAME, "evaluate": EVALUATION}  # what a job writes
 # Of both files. Those without a number are of format 1.
 FORMAT = 1
 T = TypeVar("T")
@@ -264,6 +266,14 @@ def read_evaluation(directory: str | Path) -> EvaluationRecord:
         RecordError: As for `read`.
     """
     return _read(Path(directory, EVALUATION), EvaluationRecord)
+
+
+def read_ended(directory: str | Path, job: str) -> TrainInfo | Evaluation | None:
+    """Returns how a run's training or scoring ended; None where there is nothing, or nothing that can be read."""
+    try:
+        return read(directory).train_info if job == "train" else read_evaluation(directory).evaluation
+    except RecordError:
+        return None
 
 
 def read_if_current(directory: str | Path, config_hash: str) -> Record | None:

@@ -3,7 +3,6 @@
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +13,7 @@ from pipeline.errors import RecordError
 from pipeline.results import locks, records
 from pipeline.results.progress import Progress, State, progress
 
-TRAIN, SCORE = "train", "score"
+TRAIN, SCORE = records.FILES
 
 
 @dataclass(frozen=True)
@@ -25,7 +24,7 @@ class RunStatus:
         run: The run.
         state: How far it is.
         used: Seconds that its finished training and scoring took.
-        parts: What is yet to do of `train` and `score`, as fractions of the whole.
+        parts: What is yet to do of `train` and `evaluate`, as fractions of the whole.
         elapsed: Seconds that a running one has been at it.
         problem: Why it failed.
     """
@@ -108,7 +107,7 @@ class Status:
         found: dict[tuple[str, ...], list[float]] = defaultdict(list)
         for run in self.plan.runs.values():
             for part, seconds in _seconds(run).items():
-                for key in _keys(run):
+                for key in alike(run):
                     found[part, *key].append(seconds)
         return {key: fmean(values) for key, values in found.items()}
 
@@ -116,7 +115,7 @@ class Status:
         total = 0.0
         for part, fraction in one.parts.items():
             known = next(
-                (self._times[part, *key] for key in _keys(one.run) if (part, *key) in self._times), None
+                (self._times[part, *key] for key in alike(one.run) if (part, *key) in self._times), None
             )
             if known is None:
                 return None
@@ -124,19 +123,15 @@ class Status:
         return max(total - one.elapsed, 0.0)
 
 
-def _keys(run: PlannedRun) -> list[tuple[str, ...]]:
+def alike(run: PlannedRun) -> list[tuple[str, ...]]:
+    """Returns what runs have in common that take about as long, the most alike first."""
     return [(run.model, run.method, run.task), (run.model, run.method), (run.model,)]
 
 
 def _seconds(run: PlannedRun) -> dict[str, float]:
     """Returns what training and scoring took, where they came to a regular end."""
-    found: dict[str, float] = {}
-    with suppress(RecordError):
-        trained = records.read(run.directory).train_info
-        found |= {TRAIN: trained.wall_time_seconds} if trained.done else {}
-        scored = records.read_evaluation(run.directory).evaluation
-        found |= {SCORE: scored.wall_time_seconds} if scored.done else {}
-    return found
+    ended = {part: records.read_ended(run.directory, part) for part in records.FILES}
+    return {part: info.wall_time_seconds for part, info in ended.items() if info and info.done}
 
 
 def _status(plan: Plan, run: PlannedRun, scored: bool) -> RunStatus:

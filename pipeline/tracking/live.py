@@ -77,7 +77,7 @@ class Tracker:
 
 @contextmanager
 def tracked(
-    config: RunConfig, directory: Path, job_type: runs.JobType, config_hash: str
+    config: RunConfig, directory: Path, job_type: records.JobType, config_hash: str
 ) -> Iterator[Tracker]:
     """Logs the job of a block, if its profile says `tracking: live`; failed, where it ends with an exception.
 

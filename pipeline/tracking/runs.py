@@ -9,16 +9,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any
 
 from pipeline import files
 from pipeline.config.metrics import METRICS
 from pipeline.results import records
+from pipeline.results.records import FILES, JobType
 from pipeline.tracking.artifacts import log_adapter
 
-JobType = Literal["train", "evaluate"]
 AnyRecord = records.Record | records.EvaluationRecord
-FILES: dict[JobType, str] = {"train": records.NAME, "evaluate": records.EVALUATION}
 READERS: dict[JobType, Callable[[Path], AnyRecord]] = {
     "train": records.read,
     "evaluate": records.read_evaluation,

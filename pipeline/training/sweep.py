@@ -9,21 +9,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from tqdm import tqdm
 
 from pipeline.cli import BAD_INPUT
-from pipeline.config.compose import compose_run
+from pipeline.config.compose import combinations, compose_run
 from pipeline.config.paths import run_dir
 from pipeline.config.schema import RunConfig
-from pipeline.errors import ConfigError, PipelineError
+from pipeline.errors import PipelineError
 
 RUNS = "LORAFA_RUNS"  # of the sweep that a job belongs to; its processes inherit it
 Status = Callable[[RunConfig, Path], str | None]
@@ -54,19 +51,6 @@ def start(main: Callable[[], None], status: Status) -> None:
     print(summary(found), file=sys.stderr)
     if failed := [name for name, state in found.items() if state == "failed"]:
         raise PipelineError(f"failed, and started again by the same command: {'; '.join(failed)}")
-
-
-def combinations(overrides: list[str]) -> list[list[str]]:
-    """Returns the overrides of each run of a sweep, in Hydra's order.
-
-    Raises:
-        ConfigError: Hydra does not understand an override.
-    """
-    try:
-        parsed = OverridesParser.create().parse_overrides(overrides)
-        return [list(one) for batch in BasicSweeper.split_arguments(parsed, None) for one in batch]
-    except HydraException as error:
-        raise ConfigError(f"command line: {' '.join(str(error).split())}") from error
 
 
 def summary(found: dict[str, str]) -> str:

@@ -26,7 +26,7 @@ from pipeline.report.paper import CLAIMS
 from pipeline.tables import __main__ as tables
 from pipeline.tables import render
 from tests.pipeline import made_up
-from tests.pipeline.project import SECRETS
+from tests.pipeline.project import PARTS, SECRETS
 
 ROOT = Path(__file__).parents[2]
 CONFIRMED, NOT_CONFIRMED, INCONCLUSIVE = Judgement.CONFIRMED, Judgement.NOT_CONFIRMED, Judgement.INCONCLUSIVE
@@ -260,7 +260,6 @@ def test_runs_have_their_command_code_packages_and_materials(tmp_path):
 
 # In a browser
 
-PARTS = ("Snakefile", "conf", "lorafa", "pipeline", "profiles", "results/paper", "environment.yml")
 CHROMIUM = next(filter(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome")), None)
 QUANTITIES = {"trainable_parameters": 16, "weight": 64, "gradient": 32, "optimizer": 192, "activation": 128}
 
