@@ -76,11 +76,20 @@ def _published() -> list[dict[str, Any]]:
     return published.compare(published.read()).to_dict("records")
 
 
+def _fits() -> list[dict[str, Any]]:
+    """Returns the largest steps that fit a card."""
+    from pipeline.fullscale.fits import what_fits
+
+    gc.freeze()
+    return what_fits("what_fits")
+
+
 _OTHERS = {
     "table1": _complexity,
     "parameters": _trainable,
     "figure5_throughput": _throughput,
     "gpu_memory": _published,
+    "what_fits": _fits,
 }
 PREDICTED = (*_OTHERS, *paper.TABLES)
 

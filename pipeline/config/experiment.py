@@ -175,6 +175,14 @@ KINDS = {
         drawn=True,
         basis=FULL_SCALE,
     ),
+    "fits": Kind(
+        "estimates",
+        table="fits:build",
+        figure="fits:draw",
+        numbers="tables.fits:read",
+        drawn=True,
+        basis=FULL_SCALE,
+    ),
     "complexity": Kind("estimates", table="memory:build_complexity", basis="counted"),
     "parameters": Kind("estimates", table="memory:build_parameters", basis="counted"),
 }
