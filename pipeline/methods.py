@@ -85,6 +85,7 @@ def _rank_of(folder: Path) -> dict[str, Any]:
     return {"rank": config.r, "alpha": config.lora_alpha}
 
 
+@torch.no_grad()
 def update_scale(model: nn.Module) -> float | None:
     """Returns s·‖a‖, by which a step of B changes ΔW: the scale times the length of A's rows.
 

@@ -152,6 +152,7 @@ KINDS = {
     ),
     "pareto": Kind("experiments", figure="pareto:draw", numbers="figures.pareto:numbers", drawn=True),
     "verdicts": Kind("experiments", table="verdicts:build"),
+    "evidence": Kind("experiments", table="evidence:build"),
     "memory": Kind(
         "estimates",
         table="memory:build",
@@ -220,7 +221,7 @@ class Experiment:
         tuned_by: A `search` whose winners the runs take; none: the learning rates of conf/method.
         choice: Of a search: the learning rate with the best "mean" of its runs, or with the best "worst" one.
         pairs: Of a `question`: each setting that is judged, to those that it is compared with.
-        compares: Other experiments, whose runs a table of `verdicts` compares.
+        compares: Other experiments, whose runs a table of `verdicts` or `evidence` compares.
         plot: How the numbers are drawn, where they are.
         bar: What the numbers must reach, where they can be judged.
         overrides: What is special about all of its runs.
