@@ -133,7 +133,9 @@ def test_the_page_of_questions_has_what_is_made_and_says_what_is_not(tmp_path):
     files.write_text(tmp_path / "figures/question_memory.svg", "<svg/>")
     found = readme.answers(plan)
     assert found["question_memory"].splitlines()[-1] == "- A − B: +1.0, better."
-    assert "| LoRA, rank 4 |   88.0 |" in found["question_memory"] and "a note" not in found["question_memory"]
+    assert (
+        "| LoRA, rank 4 |   88.0 |" in found["question_memory"] and "a note" not in found["question_memory"]
+    )
     assert found["question_8bit"] == found["runs"] == readme.NOT_MADE and "table2" not in found
     readme.copy_figures(plan, tmp_path / "page")
     assert [file.name for file in (tmp_path / "page").iterdir()] == ["question_memory.svg"]
