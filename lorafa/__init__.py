@@ -12,12 +12,14 @@ if TYPE_CHECKING:
     from lorafa.functional import add_lora_fa, lora_fa_linear
     from lorafa.model import get_lora_fa_model, load
     from lorafa.recompute import apply_recompute, remove_recompute
+    from lorafa.resampling import Resampling
 
 __version__ = "0.1.0"
 
 # Where each public name is, imported when it is asked for: `python -m lorafa.memory --help` needs none of them.
 _MODULES = {
     "LoraFaConfig": "lorafa.config",
+    "Resampling": "lorafa.resampling",
     "add_lora_fa": "lorafa.functional",
     "apply_recompute": "lorafa.recompute",
     "audit": "lorafa.audit",
@@ -29,6 +31,7 @@ _MODULES = {
 }
 __all__ = [
     "LoraFaConfig",
+    "Resampling",
     "add_lora_fa",
     "apply_recompute",
     "audit",
