@@ -26,7 +26,7 @@ from pipeline.results import records
 from pipeline.results.records import History, Loss, Score, Seconds, TrainInfo
 from pipeline.tasks import TrainingData, kind_of, training_sources
 from pipeline.tracking.live import Tracker
-from pipeline.training import checkpoints, peak_memory
+from pipeline.training import checkpoints, gpus, peak_memory
 from pipeline.training.batches import SimilarLengths
 from pipeline.training.distributed import group, sharding
 from pipeline.training.interruption import Interrupted, watched
@@ -65,6 +65,7 @@ def fit(run: RunConfig, directory: Path, config_hash: str, tracker: Tracker | No
         tracker: What the run is logged by while it trains.
     """
     torch.set_num_threads(run.profile.threads)
+    gpus.multiply_in(tf32=run.trainer.tf32)
     set_seed(run.seed)
     kind = kind_of(run)
     sources = training_sources(run)
@@ -131,8 +132,9 @@ def fit(run: RunConfig, directory: Path, config_hash: str, tracker: Tracker | No
                 raise
             status, problem = records.OUT_OF_MEMORY, str(error).splitlines()[0]
         _check_frozen(model, trainable)
+        weights = sharding.whole_weights(model) if status == records.DONE else None
         if status == records.DONE and group.is_first():
-            model.save_pretrained(str(directory / records.SAVED_MODEL))
+            model.save_pretrained(str(directory / records.SAVED_MODEL), state_dict=weights)
             predicted = data.validated()
             if predicted is not None and resumed is None:  # or an evaluation before may have been the best
                 weights = records.fingerprint_of_weights(directory)
@@ -266,7 +268,7 @@ def _step_memory(
     kept = None
     if optimizer is not None and saved is not None:
         kept_here = [sharding.local(parameter) for parameter in parameters]
-        states = [value for entry in optimizer.state.values() for value in entry.values()]
+        states = [sharding.local(value) for entry in optimizer.state.values() for value in entry.values()]
         kept = saved + sum(
             tensor.numel() * tensor.element_size()
             for tensor in (*kept_here, *(p for p in kept_here if p.requires_grad), *states)

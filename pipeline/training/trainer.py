@@ -109,6 +109,20 @@ class WatchfulTrainer(Seq2SeqTrainer):
             inputs, _ = without_filling(self.accelerator, inputs, self.eval_dataset)
         return super().prediction_step(model, inputs, *args, **kwargs)
 
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        optimizer = super().create_optimizer(*args, **kwargs)
+        if sharding.trains_in_parts(self.model):
+            sharding.save_whole(optimizer)
+        return optimizer
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        super()._save(output_dir, sharding.whole_weights(self.model))
+
+    def _save_optimizer_and_scheduler(self, *args: Any, **kwargs: Any) -> None:
+        if not self.args.should_save and sharding.trains_in_parts(self.model):
+            self.optimizer.state_dict()  # which the first process gathers
+        super()._save_optimizer_and_scheduler(*args, **kwargs)
+
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         sharding.reshard(self.model)
         super()._save_checkpoint(*args, **kwargs)
