@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from lorafa.config import LoraFaConfig
     from lorafa.eva import initialize_eva
     from lorafa.functional import add_lora_fa, lora_fa_linear
+    from lorafa.memory.budget import Budget
     from lorafa.model import get_lora_fa_model, load
     from lorafa.recompute import apply_recompute, remove_recompute
 
@@ -17,6 +18,7 @@ __version__ = "0.1.0"
 
 # Where each public name is, imported when it is asked for: `python -m lorafa.memory --help` needs none of them.
 _MODULES = {
+    "Budget": "lorafa.memory.budget",
     "LoraFaConfig": "lorafa.config",
     "add_lora_fa": "lorafa.functional",
     "apply_recompute": "lorafa.recompute",
@@ -28,6 +30,7 @@ _MODULES = {
     "remove_recompute": "lorafa.recompute",
 }
 __all__ = [
+    "Budget",
     "LoraFaConfig",
     "add_lora_fa",
     "apply_recompute",
