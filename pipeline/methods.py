@@ -20,9 +20,12 @@ from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 from lorafa import LoraFaConfig, audit, get_lora_fa_model
+from lorafa.memory.sizes import bytes_of
 from lorafa.targets import select_targets
 from pipeline.assets import Source
 from pipeline.config.schema import RunConfig
+from pipeline.costs.recipe import recipe_of_run
+from pipeline.errors import ConfigError
 from pipeline.models import encoder
 from pipeline.tasks import kind_of
 
@@ -67,9 +70,8 @@ def load(run: RunConfig, source: Source, folder: Path) -> Tuned:
     model = kind.load_model(run, source, base_dtype(run))
     if run.method.kind == "untuned":
         return model.eval()
-    tuned = apply(
-        model, run
-    )  # the head is float32 before its weights come; PEFT's `from_pretrained` would round them
+    # The head is float32 before its weights come; PEFT's `from_pretrained` would round them.
+    tuned = apply(model, replace(run, method=replace(run.method, memory_budget=None)))
     set_peft_model_state_dict(tuned, load_file(folder / SAFETENSORS_WEIGHTS_NAME))
     return tuned.eval()
 
@@ -100,9 +102,24 @@ def _lora_fa(model: PreTrainedModel, run: RunConfig) -> PeftModel:
     arguments = _lora_arguments(model, run)
     if run.method.init_A is not None:
         arguments["init_A"] = run.method.init_A
+    if run.method.memory_budget is not None:
+        arguments |= _within(bytes_of(run.method.memory_budget), run)
     tuned = get_lora_fa_model(model, LoraFaConfig(**arguments))
     audit(tuned).check()
     return tuned
+
+
+def _within(memory: int, run: RunConfig) -> dict[str, Any]:
+    """Returns what backward computes again so that a step stays within a device's memory."""
+    from lorafa.memory.budget import plan  # which takes seconds to import
+    from lorafa.memory.recipe import RecipeError
+
+    try:
+        found = plan(recipe_of_run(run), memory)
+    except RecipeError as error:
+        raise ConfigError(f"method.memory_budget: {error}") from error
+    print(found)
+    return {"recompute": list(found.recipe.recompute), "recompute_first": found.first}
 
 
 def _lora_arguments(model: PreTrainedModel, run: RunConfig) -> dict[str, Any]:

@@ -184,6 +184,8 @@ def problems(run: RunConfig) -> Iterable[tuple[str, str]]:
             yield "method.targets", f"{method.name} needs {checks.TARGETS}"
     elif run.rank is not None:
         yield "rank", f"method {method.name} has no rank"
+    if method.kind != "lora-fa" and method.memory_budget is not None:
+        yield "method.memory_budget", f"for lora-fa alone, not {method.name}"
     if method.kind == "prompt-tuning" and method.virtual_tokens is None:
         yield "method.virtual_tokens", f"{method.name} needs a value"
     yield from _world_problems(run)

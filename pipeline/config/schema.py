@@ -96,6 +96,7 @@ class Method:
         init_A: How the frozen A starts.
         layer_fraction: The part of the layers, from the last, that gets adapters.
         quantization: Of the frozen weights.
+        memory_budget: Of a device, such as `24GiB`: LoRA-FA computes again in backward what it takes to stay within it.
     """
 
     name: str = field(metadata=checks.name())
@@ -114,6 +115,7 @@ class Method:
         default=1.0, metadata={"check": (lambda value: 0 < value <= 1, "must be above 0 and at most 1")}
     )
     quantization: str | None = field(default=None, metadata=checks.one_of("nf4"))
+    memory_budget: str | None = field(default=None, metadata=checks.size())
 
 
 @dataclass
@@ -316,7 +318,11 @@ class RunConfig:
             run["trainer"]["epochs"],
             run["trainer"]["sharding"],  # the order of sums alone depends on it, as on the kind of GPU
         )
-        for part, option in (("budget", "micro_batch"), ("trainer", "checkpointing")):
+        for part, option in (
+            ("budget", "micro_batch"),
+            ("trainer", "checkpointing"),
+            ("method", "memory_budget"),
+        ):
             if not run[part][
                 option
             ]:  # or runs without it would all be others than before there was the option
