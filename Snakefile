@@ -70,6 +70,7 @@ localrules:
     tables,
     figures,
     rebuttal,
+    questions,
     all,
     select,
     table,

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from lorafa.memory.budget import Budget
     from lorafa.model import get_lora_fa_model, load
     from lorafa.recompute import apply_recompute, remove_recompute
+    from lorafa.resampling import Resampling
 
 __version__ = "0.1.0"
 
@@ -20,6 +21,7 @@ __version__ = "0.1.0"
 _MODULES = {
     "Budget": "lorafa.memory.budget",
     "LoraFaConfig": "lorafa.config",
+    "Resampling": "lorafa.resampling",
     "add_lora_fa": "lorafa.functional",
     "apply_recompute": "lorafa.recompute",
     "audit": "lorafa.audit",
@@ -32,6 +34,7 @@ _MODULES = {
 __all__ = [
     "Budget",
     "LoraFaConfig",
+    "Resampling",
     "add_lora_fa",
     "apply_recompute",
     "audit",

@@ -34,6 +34,13 @@ def one_of(*choices: str) -> dict[str, Check]:
     return {"check": (lambda value: value in choices, f"must be one of {', '.join(choices)}")}
 
 
+def each_of(*choices: str) -> dict[str, Check]:
+    """Accepts lists of these values."""
+    return {
+        "check": (lambda values: set(values) <= set(choices), f"each must be one of {', '.join(choices)}")
+    }
+
+
 def not_empty() -> dict[str, Check]:
     """Accepts what has a length."""
     return {"check": (lambda value: len(value) > 0, "must not be empty")}

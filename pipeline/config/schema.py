@@ -4,10 +4,23 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any, get_args
 
-from lorafa.options import DataFreeInit
+from lorafa.options import Gradient, InitA, Recompute
 from pipeline.config import checks
 from pipeline.config.metrics import METRICS
 from pipeline.config.profile import Profile
+
+# Kinds of methods whose adapters have a rank.
+ADAPTED = ("lora", "lora-fa", "miss")
+# What is part of a run's identity only where it is chosen: or runs without it would all be others than before.
+OPTIONS = (
+    ("budget", "micro_batch"),
+    ("trainer", "checkpointing"),
+    ("method", "gradient"),
+    ("method", "rslora"),
+    ("method", "resample"),
+    ("method", "recompute"),
+    ("method", "memory_budget"),
+)
 
 # Task kind to the kind of model that it takes.
 KINDS = {"classification": "encoder", "translation": "encoder-decoder", "instructions": "decoder"}
@@ -94,23 +107,31 @@ class Method:
         dropout: Of the adapters' input.
         virtual_tokens: Of a prompt.
         init_A: How the frozen A starts.
+        gradient: Whether B's is multiplied by s⁻²(AAᵀ)⁻¹.
+        rslora: Whether an adapter is scaled by α / √r in place of α / r.
+        resample: Steps after which A is drawn anew, and what was learnt is merged; null: never.
+        recompute: What the backward pass computes again in place of keeping it.
         layer_fraction: The part of the layers, from the last, that gets adapters.
         quantization: Of the frozen weights.
-        memory_budget: Of a device, such as `24GiB`: LoRA-FA computes again in backward what it takes to stay within it.
+        memory_budget: Of a device, such as `24GiB`; it decides what LoRA-FA computes again, in place of `recompute`.
     """
 
     name: str = field(metadata=checks.name())
     label: str
     short: str
-    kind: str = field(metadata=checks.one_of("untuned", "full-ft", "prompt-tuning", "lora", "lora-fa"))
+    kind: str = field(metadata=checks.one_of("untuned", "full-ft", "prompt-tuning", *ADAPTED))
     rank: int | None = field(metadata=checks.at_least(1))
     lr: dict[str, float]
     targets: str | None = field(default=None, metadata=checks.targets())
     dropout: float | None = field(default=None, metadata=checks.fraction())
     virtual_tokens: int | None = field(default=None, metadata=checks.at_least(1))
     init_A: str | None = field(  # noqa: N815 - the paper's name
-        default=None, metadata=checks.one_of(*get_args(DataFreeInit))
+        default=None, metadata=checks.one_of(*get_args(InitA))
     )
+    gradient: str | None = field(default=None, metadata=checks.one_of(*get_args(Gradient)))
+    rslora: bool = False
+    resample: int | None = field(default=None, metadata=checks.at_least(1))
+    recompute: list[str] = field(default_factory=list, metadata=checks.each_of(*get_args(Recompute)))
     layer_fraction: float = field(
         default=1.0, metadata={"check": (lambda value: 0 < value <= 1, "must be above 0 and at most 1")}
     )
@@ -318,14 +339,8 @@ class RunConfig:
             run["trainer"]["epochs"],
             run["trainer"]["sharding"],  # the order of sums alone depends on it, as on the kind of GPU
         )
-        for part, option in (
-            ("budget", "micro_batch"),
-            ("trainer", "checkpointing"),
-            ("method", "memory_budget"),
-        ):
-            if not run[part][
-                option
-            ]:  # or runs without it would all be others than before there was the option
+        for part, option in OPTIONS:
+            if not run[part][option]:
                 del run[part][option]
         for part in ("model", "method", "task"):
             for presentation in ("label", "short", "paper"):

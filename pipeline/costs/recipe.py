@@ -14,6 +14,7 @@ METHODS: dict[str, Method] = {
     "prompt-tuning": "prompt-tuning",
     "lora": "lora",
     "lora-fa": "lora-fa",
+    "miss": "lora-fa",  # with a fixed A: sums of blocks
 }
 
 

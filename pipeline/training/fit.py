@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 from transformers import (
     ProgressCallback,
     Seq2SeqTrainingArguments,
@@ -17,6 +18,7 @@ from transformers import (
     set_seed,
 )
 
+from lorafa import Resampling
 from lorafa.recompute.block import CHECKPOINT
 from pipeline import assets, files, methods
 from pipeline.config.schema import RunConfig
@@ -75,11 +77,14 @@ def fit(run: RunConfig, directory: Path, config_hash: str, tracker: Tracker | No
         base = kind.load_model(run, sources["model"], methods.base_dtype(run))
         pretrained = frozenset(map(id, base.parameters()))
         model = methods.apply(base, run)
+        methods.start_from(model, run, _first_batches(run, data))
         if group.size() > 1:
             sharding.shard(model, pretrained)
         checkpoints.remove_others(folder)
         resumed = checkpoints.newest(folder)
     trainable = frozenset(name for name, p in model.named_parameters() if p.requires_grad)
+    parameters = list(model.parameters())
+    scale = methods.update_scale(model)
 
     steps = StepTimes()
     state = TrainerState()
@@ -100,6 +105,7 @@ def fit(run: RunConfig, directory: Path, config_hash: str, tracker: Tracker | No
                     OwnRandomness(),
                     steps,
                     *([_Tracking(tracker)] if tracker and tracker.active else []),
+                    *([Resampling(model, every, seed=run.seed)] if (every := run.method.resample) else []),
                     checkpoints.Sealing(),
                     watch,
                 ],
@@ -134,16 +140,24 @@ def fit(run: RunConfig, directory: Path, config_hash: str, tracker: Tracker | No
     info = _train_info(
         run,
         state,
-        model,
+        parameters,
         steps.seconds,
-        **_step_memory(state, model, trainer.optimizer if status == records.DONE else None),
+        **_step_memory(state, parameters, trainer.optimizer if status == records.DONE else None),
         status=status,
         problem=problem,
         resumed_from_step=checkpoints.step_of(resumed) if resumed else None,
         communication=state.log_history[-1]["communication"] if state.log_history else None,
         selection=data.selection,
+        update_scale=scale,
     )
     return TrainingResult(info, sources, directory / CHECKPOINTS)
+
+
+def _first_batches(run: RunConfig, data: TrainingData) -> DataLoader[dict[str, Any]]:
+    def collated(rows: list[dict[str, Any]]) -> dict[str, Any]:
+        return dict(data.collator(rows))
+
+    return DataLoader(data.train, run.budget.batch_size, collate_fn=collated)  # type: ignore[arg-type]
 
 
 def _sampler(run: RunConfig, data: TrainingData) -> SimilarLengths | None:
@@ -202,12 +216,15 @@ def _arguments(run: RunConfig, checkpoints: Path, data: TrainingData) -> Seq2Seq
 
 
 def _train_info(
-    run: RunConfig, state: TrainerState, model: nn.Module, step_seconds: list[float], **others: Any
+    run: RunConfig,
+    state: TrainerState,
+    parameters: list[nn.Parameter],
+    step_seconds: list[float],
+    **others: Any,
 ) -> TrainInfo:
     history = _history(state)
     evaluations = history.evaluations
     choose = max if run.greater_is_better else min
-    parameters = list(model.parameters())
     tokens = state.num_input_tokens_seen
     step_time = statistics.median(step_seconds) if step_seconds else None
     return TrainInfo(
@@ -238,7 +255,7 @@ def _history(state: TrainerState) -> History:
 
 
 def _step_memory(
-    state: TrainerState, model: nn.Module, optimizer: torch.optim.Optimizer | None
+    state: TrainerState, parameters: list[nn.Parameter], optimizer: torch.optim.Optimizer | None
 ) -> dict[str, int | None]:
     """Returns the bytes that a step keeps: the first step's activations, and with weights, gradients and optimizer.
 
@@ -248,11 +265,11 @@ def _step_memory(
     saved: Any = next((entry["saved_for_backward_bytes"] for entry in state.log_history), None)
     kept = None
     if optimizer is not None and saved is not None:
-        parameters = [sharding.local(parameter) for parameter in model.parameters()]
+        kept_here = [sharding.local(parameter) for parameter in parameters]
         states = [value for entry in optimizer.state.values() for value in entry.values()]
         kept = saved + sum(
             tensor.numel() * tensor.element_size()
-            for tensor in (*parameters, *(p for p in parameters if p.requires_grad), *states)
+            for tensor in (*kept_here, *(p for p in kept_here if p.requires_grad), *states)
             if isinstance(tensor, torch.Tensor)
         )
     return {"saved_for_backward_bytes": saved, "step_memory_bytes": kept}

@@ -232,6 +232,19 @@ def test_an_initialisation_has_to_work_and_to_come_close(plan, worst, works, exp
     assert judges.robust(plan, "table6", "method.init_A").verdict == expected
 
 
+def test_what_freezing_costs_is_said_in_points(tmp_path):
+    plan = made_up.plan_of(tmp_path, "question_memory", "question_gradient_sgd")
+    lines = [
+        {"setting": "LoRA, rank 8", "verdict": None},
+        {"candidate": "A", "reference": "B", "difference": -7.26, "verdict": "inferior"},
+        {"candidate": "C", "reference": "B", "difference": 0.5, "verdict": "not inferior"},
+    ]
+    write(plan, "question_memory", lines)
+    gradient, memory = overview.facts(plan, runs.read(plan))["costs"]
+    assert memory["found"] == "A loses 7.3 points to B; not inferior in 1 of 2 comparisons"
+    assert gradient["found"].endswith("question_gradient_sgd.csv does not exist")
+
+
 # The runs
 
 

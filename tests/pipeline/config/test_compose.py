@@ -3,7 +3,7 @@ from typing import get_args
 import pytest
 from omegaconf import OmegaConf
 
-from lorafa.options import DataFreeInit
+from lorafa.options import InitA
 from pipeline.config.compose import CONF, compose_experiments, compose_run
 from pipeline.config.schema import KINDS
 from pipeline.errors import ConfigError
@@ -125,9 +125,19 @@ def test_the_paper_profile_has_the_recipes_of_tables_3_and_4():
         ("method.targets=mlp", "method.targets: must be all-linear, attention, or letters of qkvo as in qv"),
         ("method.targets=qq", "method.targets: must be all-linear, attention, or letters of qkvo as in qv"),
         (
-            "method.init_A=eva",
-            "method.init_A: must be one of kaiming_uniform, normal, ones, orthogonal, shards, got 'eva'",
+            "method.init_A=even",
+            "method.init_A: must be one of kaiming_uniform, normal, ones, orthogonal, shards, eva, got 'even'",
         ),
+        ("method=lora +method.resample=4", "method.resample: for LoRA-FA alone, which method lora is not"),
+        (
+            "model=t5-mini task=wmt16-en-ro method.init_A=eva",
+            "method.init_A: eva is for models with one stack",
+        ),
+        (
+            "+method.recompute=[norms]",
+            "method.recompute: each must be one of norm, activation, dropout, loss",
+        ),
+        ("method=miss rank=null", "rank: miss needs a value"),
         ("lr=null", "lr: no learning rate for model minilm: add one, or give lr=..."),
         ("model.frozen_dtype=float17", "model.frozen_dtype: must be one of float32, bfloat16, float16"),
         ("budget.max_steps=null", "give either epochs or max_steps"),
@@ -137,13 +147,13 @@ def test_the_paper_profile_has_the_recipes_of_tables_3_and_4():
 )
 def test_bad_input_is_one_clear_line(override, message):
     with pytest.raises(ConfigError) as caught:
-        compose_run([override])
+        compose_run(override.split())
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("init_A", get_args(DataFreeInit))
-def test_a_starts_in_every_way_that_needs_no_data(init_A):
+@pytest.mark.parametrize("init_A", get_args(InitA))
+def test_a_starts_in_every_way(init_A):
     run, _ = compose_run(["method=lora-fa", f"method.init_A={init_A}"])
     assert run.method.init_A == init_A
 
@@ -190,7 +200,7 @@ def test_a_method_without_a_rank_refuses_one():
 
 def test_a_budget_of_memory_is_for_lora_fa():
     with pytest.raises(
-        ConfigError, match=r"command line: method\.memory_budget: for lora-fa alone, not lora"
+        ConfigError, match=r"command line: method\.memory_budget: for LoRA-FA alone, which method lora is not"
     ):
         compose_run(["method=lora", "+method.memory_budget=24GiB"])
 
