@@ -25,9 +25,12 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from lorafa import LoraFaConfig, apply_recompute, audit, get_lora_fa_model, initialize_eva
+from lorafa.memory.sizes import bytes_of
 from lorafa.targets import select_targets
 from pipeline.assets import Source
 from pipeline.config.schema import RunConfig
+from pipeline.costs.recipe import recipe_of_run
+from pipeline.errors import ConfigError
 from pipeline.models import encoder
 from pipeline.tasks import kind_of
 
@@ -75,7 +78,7 @@ def load(run: RunConfig, source: Source, folder: Path) -> Tuned:
     if run.method.resample is not None:  # the saved adapter is a chain of several
         run = replace(run, **_rank_of(folder))
     # The head is float32 before its weights come; PEFT's `from_pretrained` would round them.
-    tuned = apply(model, run)
+    tuned = apply(model, replace(run, method=replace(run.method, memory_budget=None)))
     set_peft_model_state_dict(tuned, load_file(folder / SAFETENSORS_WEIGHTS_NAME))
     return tuned.eval()
 
@@ -159,10 +162,25 @@ def _lora_fa(model: PreTrainedModel, run: RunConfig) -> PeftModel:
     method = run.method
     arguments = _lora_arguments(model, run) | {"recompute": method.recompute}
     arguments |= {key: value for key in ("init_A", "gradient") if (value := getattr(method, key)) is not None}
+    if method.memory_budget is not None:
+        arguments |= _within(bytes_of(method.memory_budget), run)
     tuned = get_lora_fa_model(model, LoraFaConfig(**arguments))
     if method.init_A != "eva":  # whose A is not there yet
         audit(tuned).check()
     return tuned
+
+
+def _within(memory: int, run: RunConfig) -> dict[str, Any]:
+    """Returns what backward computes again so that a step stays within a device's memory."""
+    from lorafa.memory.budget import plan  # which takes seconds to import
+    from lorafa.memory.recipe import RecipeError
+
+    try:
+        found = plan(recipe_of_run(run), memory)
+    except RecipeError as error:
+        raise ConfigError(f"method.memory_budget: {error}") from error
+    print(found)
+    return {"recompute": list(found.recipe.recompute), "recompute_first": found.first}
 
 
 def _lora_arguments(model: PreTrainedModel, run: RunConfig) -> dict[str, Any]:

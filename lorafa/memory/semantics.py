@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 
+from lorafa.recompute.host import to_host
+
 # What CUDA's autocast runs in float32 and the CPU's does not.
 # Source: documentation of torch.amp, "CUDA Ops that can autocast to float32".
 AUTOCAST_TO_FLOAT32: frozenset[Callable[..., Any]] = frozenset(
@@ -58,8 +60,18 @@ AUTOCAST_TO_FLOAT32: frozenset[Callable[..., Any]] = frozenset(
 HALF = (torch.float16, torch.bfloat16)
 
 
+class _OnHost:
+    """A tensor in the host's memory, of which the device keeps nothing: what `to_host` returns."""
+
+    def __init__(self, x: torch.Tensor) -> None:
+        self.like = {"size": x.size(), "stride": x.stride(), "dtype": x.dtype}
+
+    def to(self, device: torch.device, non_blocking: bool = False) -> torch.Tensor:
+        return torch.empty_strided(**self.like, device=device)
+
+
 class CudaSemantics(TorchFunctionMode):
-    """Calls what CUDA would call: fused dropout, fused attention, and autocast's float32 list."""
+    """Calls what CUDA would call: fused dropout, fused attention, copies to the host, and autocast's float32 list."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -67,6 +79,8 @@ class CudaSemantics(TorchFunctionMode):
             return fused_dropout(*args, **kwargs)
         if func is F.scaled_dot_product_attention:
             return fused_attention(*args, **kwargs)
+        if func is to_host:
+            return _OnHost(*args)
         if func in AUTOCAST_TO_FLOAT32 and torch.is_autocast_enabled("cpu"):
             args = [_float32(a) for a in args]
             kwargs = {name: _float32(value) for name, value in kwargs.items()}

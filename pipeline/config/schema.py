@@ -25,7 +25,7 @@ PRESENTATION = ("label", "short", "paper")
 # What an identity has only where it is chosen: or runs without it would all be others than before.
 OPTIONS = {
     "budget": ["micro_batch"],
-    "method": ["gradient", "rslora", "resample", "recompute"],
+    "method": ["gradient", "rslora", "resample", "recompute", "memory_budget"],
     "trainer": ["checkpointing", "tf32"],
 }
 
@@ -117,6 +117,7 @@ class Method:
         recompute: What the backward pass computes again in place of keeping it.
         layer_fraction: The part of the layers, from the last, that gets adapters.
         quantization: Of the frozen weights.
+        memory_budget: Of a device, such as `24GiB`; it decides what LoRA-FA computes again, in place of `recompute`.
     """
 
     name: str = field(metadata=checks.name())
@@ -139,6 +140,7 @@ class Method:
         default=1.0, metadata={"check": (lambda value: 0 < value <= 1, "must be above 0 and at most 1")}
     )
     quantization: str | None = field(default=None, metadata=checks.one_of("nf4"))
+    memory_budget: str | None = field(default=None, metadata=checks.size())
 
 
 @dataclass
