@@ -64,10 +64,11 @@ class _OnHost:
     """A tensor in the host's memory, of which the device keeps nothing: what `to_host` returns."""
 
     def __init__(self, x: torch.Tensor) -> None:
-        self.like = {"size": x.size(), "stride": x.stride(), "dtype": x.dtype}
+        self.like = x.size(), x.stride(), x.dtype
 
     def to(self, device: torch.device, non_blocking: bool = False) -> torch.Tensor:
-        return torch.empty_strided(**self.like, device=device)
+        size, stride, dtype = self.like
+        return torch.empty_strided(size, stride, dtype=dtype, device=device)
 
 
 class CudaSemantics(TorchFunctionMode):
@@ -151,7 +152,9 @@ def mask_of_padding(*args: Any, attention_mask: torch.Tensor | None = None, **op
     transformers reads from the positions whether sequences are packed. It cannot read fake ones, and would make a mask
     to be sure: attention would then be another kernel's, and keys and values be repeated for grouped queries.
     """
-    return None if attention_mask is None else sdpa_mask(*args, attention_mask=attention_mask, **options)
+    if attention_mask is None:
+        return None
+    return sdpa_mask(*args, attention_mask=attention_mask, **options)  # type: ignore[misc]  # all but one by name
 
 
 @contextmanager

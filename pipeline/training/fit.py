@@ -18,7 +18,6 @@ from transformers import (
     set_seed,
 )
 
-from lorafa import Resampling
 from lorafa.recompute.block import CHECKPOINT
 from pipeline import assets, files, methods
 from pipeline.config.schema import RunConfig
@@ -106,7 +105,7 @@ def fit(run: RunConfig, directory: Path, config_hash: str, tracker: Tracker | No
                     OwnRandomness(),
                     steps,
                     *([_Tracking(tracker)] if tracker and tracker.active else []),
-                    *([Resampling(model, every, seed=run.seed)] if (every := run.method.resample) else []),
+                    *([methods.resampling(model, run)] if run.method.resample else []),
                     checkpoints.Sealing(),
                     watch,
                 ],
@@ -132,9 +131,9 @@ def fit(run: RunConfig, directory: Path, config_hash: str, tracker: Tracker | No
                 raise
             status, problem = records.OUT_OF_MEMORY, str(error).splitlines()[0]
         _check_frozen(model, trainable)
-        weights = sharding.whole_weights(model) if status == records.DONE else None
+        whole = sharding.whole_weights(model) if status == records.DONE else None
         if status == records.DONE and group.is_first():
-            model.save_pretrained(str(directory / records.SAVED_MODEL), state_dict=weights)
+            model.save_pretrained(str(directory / records.SAVED_MODEL), state_dict=whole)
             predicted = data.validated()
             if predicted is not None and resumed is None:  # or an evaluation before may have been the best
                 weights = records.fingerprint_of_weights(directory)
@@ -159,7 +158,7 @@ def _first_batches(run: RunConfig, data: TrainingData) -> DataLoader[dict[str, A
     def collated(rows: list[dict[str, Any]]) -> dict[str, Any]:
         return dict(data.collator(rows))
 
-    return DataLoader(data.train, run.budget.batch_size, collate_fn=collated)  # type: ignore[arg-type]
+    return DataLoader(data.train, run.budget.batch_size, collate_fn=collated)
 
 
 def _sampler(run: RunConfig, data: TrainingData) -> SimilarLengths | None:
