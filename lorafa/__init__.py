@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from lorafa.config import LoraFaConfig
     from lorafa.eva import initialize_eva
     from lorafa.functional import add_lora_fa, lora_fa_linear
+    from lorafa.memory.budget import Budget
     from lorafa.model import get_lora_fa_model, load
     from lorafa.recompute import apply_recompute, remove_recompute
     from lorafa.resampling import Resampling
@@ -18,6 +19,7 @@ __version__ = "0.1.0"
 
 # Where each public name is, imported when it is asked for: `python -m lorafa.memory --help` needs none of them.
 _MODULES = {
+    "Budget": "lorafa.memory.budget",
     "LoraFaConfig": "lorafa.config",
     "Resampling": "lorafa.resampling",
     "add_lora_fa": "lorafa.functional",
@@ -30,6 +32,7 @@ _MODULES = {
     "remove_recompute": "lorafa.recompute",
 }
 __all__ = [
+    "Budget",
     "LoraFaConfig",
     "Resampling",
     "add_lora_fa",

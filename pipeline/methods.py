@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from peft import (
@@ -24,10 +24,13 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import PreTrainedModel
 
-from lorafa import LoraFaConfig, apply_recompute, audit, get_lora_fa_model, initialize_eva
+from lorafa import LoraFaConfig, Resampling, apply_recompute, audit, get_lora_fa_model, initialize_eva
+from lorafa.memory.sizes import bytes_of
 from lorafa.targets import select_targets
 from pipeline.assets import Source
 from pipeline.config.schema import RunConfig
+from pipeline.costs.recipe import recipe_of_run
+from pipeline.errors import ConfigError
 from pipeline.models import encoder
 from pipeline.tasks import kind_of
 
@@ -75,7 +78,7 @@ def load(run: RunConfig, source: Source, folder: Path) -> Tuned:
     if run.method.resample is not None:  # the saved adapter is a chain of several
         run = replace(run, **_rank_of(folder))
     # The head is float32 before its weights come; PEFT's `from_pretrained` would round them.
-    tuned = apply(model, run)
+    tuned = apply(model, replace(run, method=replace(run.method, memory_budget=None)))
     set_peft_model_state_dict(tuned, load_file(folder / SAFETENSORS_WEIGHTS_NAME))
     return tuned.eval()
 
@@ -96,7 +99,8 @@ def update_scale(model: nn.Module) -> float | None:
         None for a model without such adapters.
     """
     squares = [
-        (module.scaling[name] ** 2 * module.lora_A[name].weight.float().square().sum(1)).mean()
+        module.scaling[name] ** 2
+        * cast(torch.Tensor, module.lora_A[name].weight).float().square().sum(1).mean()
         for module in model.modules()
         if isinstance(module, LoraLayer)
         for name in module.active_adapters
@@ -120,10 +124,15 @@ def start_from(model: Tuned, run: RunConfig, batches: Iterable[Any]) -> None:
         batches: Of training data.
     """
     if run.method.init_A == "eva":
-        config = EvaConfig(
-            rho=1.0, use_label_mask=False
-        )  # every token counts, and every layer keeps its rank
-        initialize_eva(model, batches, eva_config=config, show_progress_bar=False)
+        # Every token counts, and every layer keeps its rank.
+        config = EvaConfig(rho=1.0, use_label_mask=False)
+        initialize_eva(cast(PeftModel, model), batches, eva_config=config, show_progress_bar=False)
+
+
+def resampling(model: Tuned, run: RunConfig) -> Resampling:
+    """Returns what draws A anew, for a run that asks for it."""
+    assert run.method.resample is not None
+    return Resampling(cast(PeftModel, model), run.method.resample, seed=run.seed)
 
 
 def _full_ft(model: PreTrainedModel, _run: RunConfig) -> Tuned:
@@ -159,10 +168,25 @@ def _lora_fa(model: PreTrainedModel, run: RunConfig) -> PeftModel:
     method = run.method
     arguments = _lora_arguments(model, run) | {"recompute": method.recompute}
     arguments |= {key: value for key in ("init_A", "gradient") if (value := getattr(method, key)) is not None}
+    if method.memory_budget is not None:
+        arguments |= _within(bytes_of(method.memory_budget), run)
     tuned = get_lora_fa_model(model, LoraFaConfig(**arguments))
     if method.init_A != "eva":  # whose A is not there yet
         audit(tuned).check()
     return tuned
+
+
+def _within(memory: int, run: RunConfig) -> dict[str, Any]:
+    """Returns what backward computes again so that a step stays within a device's memory."""
+    from lorafa.memory.budget import plan  # which takes seconds to import
+    from lorafa.memory.recipe import RecipeError
+
+    try:
+        found = plan(recipe_of_run(run), memory)
+    except RecipeError as error:
+        raise ConfigError(f"method.memory_budget: {error}") from error
+    print(found)
+    return {"recompute": list(found.recipe.recompute), "recompute_first": found.first}
 
 
 def _lora_arguments(model: PreTrainedModel, run: RunConfig) -> dict[str, Any]:

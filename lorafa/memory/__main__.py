@@ -111,6 +111,14 @@ def new_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--budget", type=device_bytes, help="such as 24GiB: recompute the least with which lora-fa fits"
     )
+    parser.add_argument(
+        "--accumulate", action="store_true", help="with --budget: in micro-batches, if need be"
+    )
+    parser.add_argument(
+        "--to-host",
+        action="store_true",
+        help="with --budget: blocks' inputs in the host's memory, if need be",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON, sizes in bytes")
     return parser
 
@@ -279,7 +287,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.budget:
             from lorafa.memory.budget import plan
 
-            chosen = plan(recipe, options.budget)
+            chosen = plan(recipe, options.budget, options.accumulate, options.to_host)
             recipe = chosen.recipe
             print(chosen, file=sys.stderr)
         result = estimate(recipe)

@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 
+from lorafa.recompute.host import to_host
+
 # What CUDA's autocast runs in float32 and the CPU's does not.
 # Source: documentation of torch.amp, "CUDA Ops that can autocast to float32".
 AUTOCAST_TO_FLOAT32: frozenset[Callable[..., Any]] = frozenset(
@@ -58,8 +60,19 @@ AUTOCAST_TO_FLOAT32: frozenset[Callable[..., Any]] = frozenset(
 HALF = (torch.float16, torch.bfloat16)
 
 
+class _OnHost:
+    """A tensor in the host's memory, of which the device keeps nothing: what `to_host` returns."""
+
+    def __init__(self, x: torch.Tensor) -> None:
+        self.like = x.size(), x.stride(), x.dtype
+
+    def to(self, device: torch.device, non_blocking: bool = False) -> torch.Tensor:
+        size, stride, dtype = self.like
+        return torch.empty_strided(size, stride, dtype=dtype, device=device)
+
+
 class CudaSemantics(TorchFunctionMode):
-    """Calls what CUDA would call: fused dropout, fused attention, and autocast's float32 list."""
+    """Calls what CUDA would call: fused dropout, fused attention, copies to the host, and autocast's float32 list."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -67,6 +80,8 @@ class CudaSemantics(TorchFunctionMode):
             return fused_dropout(*args, **kwargs)
         if func is F.scaled_dot_product_attention:
             return fused_attention(*args, **kwargs)
+        if func is to_host:
+            return _OnHost(*args)
         if func in AUTOCAST_TO_FLOAT32 and torch.is_autocast_enabled("cpu"):
             args = [_float32(a) for a in args]
             kwargs = {name: _float32(value) for name, value in kwargs.items()}
@@ -137,7 +152,9 @@ def mask_of_padding(*args: Any, attention_mask: torch.Tensor | None = None, **op
     transformers reads from the positions whether sequences are packed. It cannot read fake ones, and would make a mask
     to be sure: attention would then be another kernel's, and keys and values be repeated for grouped queries.
     """
-    return None if attention_mask is None else sdpa_mask(*args, attention_mask=attention_mask, **options)
+    if attention_mask is None:
+        return None
+    return sdpa_mask(*args, attention_mask=attention_mask, **options)  # type: ignore[misc]  # all but one by name
 
 
 @contextmanager

@@ -184,7 +184,7 @@ def problems(run: RunConfig) -> Iterable[tuple[str, str]]:
             yield "method.targets", f"{method.name} needs {checks.TARGETS}"
     elif run.rank is not None:
         yield "rank", f"method {method.name} has no rank"
-    for key in ("init_A", "gradient", "resample"):
+    for key in ("init_A", "gradient", "resample", "memory_budget"):
         if getattr(method, key) is not None and method.kind != "lora-fa":
             yield f"method.{key}", f"for LoRA-FA alone, which method {method.name} is not"
     if method.init_A == "eva" and model.kind == "encoder-decoder":
@@ -255,7 +255,7 @@ class _Locator:
             return f"command line: {key}: {problem}"
         if group == "budget":
             return f"conf/profile/{self.choices.get('profile')}.yaml: {key}: {problem}"
-        if group == "trainer" and rest not in ("sharding", "checkpointing"):
+        if group == "trainer" and rest not in ("sharding", "checkpointing", "tf32"):
             group = "recipe"
         if group in GROUPS and rest:
             return f"conf/{group}/{self.choices.get(group)}.yaml: {rest}: {problem}"

@@ -170,11 +170,12 @@ KINDS = {
     ),
     "throughput": Kind(
         "estimates",
-        table="memory:build_throughput",
+        table="throughput:build",
         figure="memory:draw_throughput",
-        numbers="tables.memory:read_throughput",
+        numbers="tables.throughput:read",
         basis="modelled",
     ),
+    "equal-memory": Kind("estimates", table="throughput:build_equal_memory", basis="modelled"),
     "published": Kind(
         "estimates",
         table="published:build",

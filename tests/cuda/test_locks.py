@@ -21,7 +21,9 @@ with reserved(1) as held:
 def test_each_run_has_a_gpu_for_itself_and_one_more_waits():
     count = torch.cuda.device_count()
     runs = [
-        subprocess.Popen([sys.executable, "-c", RUN], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [sys.executable, "-c", RUN], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
         for _ in range(count + 1)
     ]
     try:

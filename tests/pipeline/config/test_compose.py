@@ -121,6 +121,7 @@ def test_the_paper_profile_has_the_recipes_of_tables_3_and_4():
             "method.targets=null",
             "command line: method.targets: lora-fa needs all-linear, attention, or letters of qkvo as in qv",
         ),
+        ("method.memory_budget=24", "command line: method.memory_budget: must be a size like 24GiB or 80GB"),
         ("method.targets=mlp", "method.targets: must be all-linear, attention, or letters of qkvo as in qv"),
         ("method.targets=qq", "method.targets: must be all-linear, attention, or letters of qkvo as in qv"),
         (
@@ -149,6 +150,15 @@ def test_bad_input_is_one_clear_line(override, message):
         compose_run(override.split())
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_an_option_is_part_of_an_identity_where_it_is_set():
+    """Or runs from before there was the option would all be others."""
+    words = ["method=lora-fa", "task=sst2"]
+    (plain, _), (same, _) = compose_run(words), compose_run([*words, "trainer.tf32=false"])
+    assert plain.identity() == same.identity()
+    for option in ("trainer.tf32=true", "trainer.checkpointing=true", "+method.gradient=projected"):
+        assert compose_run([*words, option])[0].identity() != plain.identity()
 
 
 @pytest.mark.parametrize("init_A", get_args(InitA))
@@ -197,6 +207,13 @@ def test_a_method_without_a_rank_refuses_one():
         compose_run(["method=full-ft", "rank=8"])
 
 
+def test_a_budget_of_memory_is_for_lora_fa():
+    with pytest.raises(
+        ConfigError, match=r"command line: method\.memory_budget: for LoRA-FA alone, which method lora is not"
+    ):
+        compose_run(["method=lora", "+method.memory_budget=24GiB"])
+
+
 def test_identity_holds_what_changes_a_result_and_nothing_else():
     def identity(*overrides: str) -> dict:
         return compose_run(overrides)[0].identity()
@@ -212,5 +229,7 @@ def test_identity_holds_what_changes_a_result_and_nothing_else():
         "budget.max_steps=9",
         "task=rte",
         "alpha=1",
+        "method.memory_budget=24GiB",
     ):
         assert identity(override) != same, override
+    assert "memory_budget" not in same["method"]  # runs without it are those from before there was the option
