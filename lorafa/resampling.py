@@ -152,8 +152,8 @@ class Resampling(TrainerCallback):
         config, factor = self._config, _alpha_factor(times, self._config.use_rslora)
         config.r *= times
         config.lora_alpha *= factor  # type: ignore[assignment]  # PEFT takes any number
-        config.rank_pattern = {name: rank * times for name, rank in config.rank_pattern.items()}
-        config.alpha_pattern = {name: alpha * factor for name, alpha in config.alpha_pattern.items()}
+        config.rank_pattern = {name: rank * times for name, rank in (config.rank_pattern or {}).items()}
+        config.alpha_pattern = {name: alpha * factor for name, alpha in (config.alpha_pattern or {}).items()}
 
 
 def _alpha_factor(times: float, rslora: bool) -> float:

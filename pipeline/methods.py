@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from peft import (
@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import PreTrainedModel
 
-from lorafa import LoraFaConfig, apply_recompute, audit, get_lora_fa_model, initialize_eva
+from lorafa import LoraFaConfig, Resampling, apply_recompute, audit, get_lora_fa_model, initialize_eva
 from lorafa.memory.sizes import bytes_of
 from lorafa.targets import select_targets
 from pipeline.assets import Source
@@ -99,7 +99,8 @@ def update_scale(model: nn.Module) -> float | None:
         None for a model without such adapters.
     """
     squares = [
-        (module.scaling[name] ** 2 * module.lora_A[name].weight.float().square().sum(1)).mean()
+        module.scaling[name] ** 2
+        * cast(torch.Tensor, module.lora_A[name].weight).float().square().sum(1).mean()
         for module in model.modules()
         if isinstance(module, LoraLayer)
         for name in module.active_adapters
@@ -123,10 +124,15 @@ def start_from(model: Tuned, run: RunConfig, batches: Iterable[Any]) -> None:
         batches: Of training data.
     """
     if run.method.init_A == "eva":
-        config = EvaConfig(
-            rho=1.0, use_label_mask=False
-        )  # every token counts, and every layer keeps its rank
-        initialize_eva(model, batches, eva_config=config, show_progress_bar=False)
+        # Every token counts, and every layer keeps its rank.
+        config = EvaConfig(rho=1.0, use_label_mask=False)
+        initialize_eva(cast(PeftModel, model), batches, eva_config=config, show_progress_bar=False)
+
+
+def resampling(model: Tuned, run: RunConfig) -> Resampling:
+    """Returns what draws A anew, for a run that asks for it."""
+    assert run.method.resample is not None
+    return Resampling(cast(PeftModel, model), run.method.resample, seed=run.seed)
 
 
 def _full_ft(model: PreTrainedModel, _run: RunConfig) -> Tuned:

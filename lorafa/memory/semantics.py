@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 
 from lorafa.recompute.host import to_host
 
@@ -63,10 +64,11 @@ class _OnHost:
     """A tensor in the host's memory, of which the device keeps nothing: what `to_host` returns."""
 
     def __init__(self, x: torch.Tensor) -> None:
-        self.like = {"size": x.size(), "stride": x.stride(), "dtype": x.dtype}
+        self.like = x.size(), x.stride(), x.dtype
 
     def to(self, device: torch.device, non_blocking: bool = False) -> torch.Tensor:
-        return torch.empty_strided(**self.like, device=device)
+        size, stride, dtype = self.like
+        return torch.empty_strided(size, stride, dtype=dtype, device=device)
 
 
 class CudaSemantics(TorchFunctionMode):
@@ -144,11 +146,33 @@ def _float32(value: Any) -> Any:
     return value.float() if isinstance(value, torch.Tensor) and value.dtype in HALF else value
 
 
+def mask_of_padding(*args: Any, attention_mask: torch.Tensor | None = None, **options: Any) -> Any:
+    """The mask that transformers makes for SDPA, and none where no token is padding.
+
+    transformers reads from the positions whether sequences are packed. It cannot read fake ones, and would make a mask
+    to be sure: attention would then be another kernel's, and keys and values be repeated for grouped queries.
+    """
+    if attention_mask is None:
+        return None
+    return sdpa_mask(*args, attention_mask=attention_mask, **options)  # type: ignore[misc]  # all but one by name
+
+
+@contextmanager
+def masks_of_padding() -> Iterator[None]:
+    """Have transformers make masks by `mask_of_padding`."""
+    ALL_MASK_ATTENTION_FUNCTIONS["sdpa"] = mask_of_padding
+    try:
+        yield
+    finally:
+        del ALL_MASK_ATTENTION_FUNCTIONS["sdpa"]
+
+
 @contextmanager
 def device_semantics(device: str, autocast: torch.dtype | None) -> Iterator[None]:
     """Run fake or real CPU tensors as `device` ("cuda" or "cpu") would, in autocast if a dtype is given."""
     with (
         torch.autocast("cpu", autocast) if autocast else nullcontext(),
         CudaSemantics() if device == "cuda" else nullcontext(),
+        masks_of_padding(),
     ):
         yield

@@ -255,7 +255,7 @@ class _Locator:
             return f"command line: {key}: {problem}"
         if group == "budget":
             return f"conf/profile/{self.choices.get('profile')}.yaml: {key}: {problem}"
-        if group == "trainer" and rest not in ("sharding", "checkpointing"):
+        if group == "trainer" and rest not in ("sharding", "checkpointing", "tf32"):
             group = "recipe"
         if group in GROUPS and rest:
             return f"conf/{group}/{self.choices.get(group)}.yaml: {rest}: {problem}"

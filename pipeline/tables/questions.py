@@ -41,11 +41,11 @@ def judged(plan: Plan, name: str) -> list[tuple[Report, Comparison]]:
     for candidate, references in plan.experiments[name].pairs.items():
         for reference in references:
             for (model, task), at in best.groupby(["model", "task"], sort=False):
-                scored = [_scored(at[at.setting == label]) for label in (candidate, reference)]
-                if not all(scored):
+                ours, theirs = (_scored(at[at.setting == label]) for label in (candidate, reference))
+                if not (ours and theirs):
                     continue
                 report = compare(
-                    [runs.pair(plan.tasks[str(task)]["label"], *scored)],
+                    [runs.pair(plan.tasks[str(task)]["label"], ours, theirs)],
                     _named(plan, name, candidate, str(model)),
                     reference,
                     margin=settings.margin,

@@ -18,7 +18,6 @@ from transformers import (
     set_seed,
 )
 
-from lorafa import Resampling
 from lorafa.recompute.block import CHECKPOINT
 from pipeline import assets, files, methods
 from pipeline.config.schema import RunConfig
@@ -26,7 +25,7 @@ from pipeline.results import records
 from pipeline.results.records import History, Loss, Score, Seconds, TrainInfo
 from pipeline.tasks import TrainingData, kind_of, training_sources
 from pipeline.tracking.live import Tracker
-from pipeline.training import checkpoints, peak_memory
+from pipeline.training import checkpoints, gpus, peak_memory
 from pipeline.training.batches import SimilarLengths
 from pipeline.training.distributed import group, sharding
 from pipeline.training.interruption import Interrupted, watched
@@ -65,6 +64,7 @@ def fit(run: RunConfig, directory: Path, config_hash: str, tracker: Tracker | No
         tracker: What the run is logged by while it trains.
     """
     torch.set_num_threads(run.profile.threads)
+    gpus.multiply_in(tf32=run.trainer.tf32)
     set_seed(run.seed)
     kind = kind_of(run)
     sources = training_sources(run)
@@ -105,7 +105,7 @@ def fit(run: RunConfig, directory: Path, config_hash: str, tracker: Tracker | No
                     OwnRandomness(),
                     steps,
                     *([_Tracking(tracker)] if tracker and tracker.active else []),
-                    *([Resampling(model, every, seed=run.seed)] if (every := run.method.resample) else []),
+                    *([methods.resampling(model, run)] if run.method.resample else []),
                     checkpoints.Sealing(),
                     watch,
                 ],
@@ -131,8 +131,9 @@ def fit(run: RunConfig, directory: Path, config_hash: str, tracker: Tracker | No
                 raise
             status, problem = records.OUT_OF_MEMORY, str(error).splitlines()[0]
         _check_frozen(model, trainable)
+        whole = sharding.whole_weights(model) if status == records.DONE else None
         if status == records.DONE and group.is_first():
-            model.save_pretrained(str(directory / records.SAVED_MODEL))
+            model.save_pretrained(str(directory / records.SAVED_MODEL), state_dict=whole)
             predicted = data.validated()
             if predicted is not None and resumed is None:  # or an evaluation before may have been the best
                 weights = records.fingerprint_of_weights(directory)
@@ -157,7 +158,7 @@ def _first_batches(run: RunConfig, data: TrainingData) -> DataLoader[dict[str, A
     def collated(rows: list[dict[str, Any]]) -> dict[str, Any]:
         return dict(data.collator(rows))
 
-    return DataLoader(data.train, run.budget.batch_size, collate_fn=collated)  # type: ignore[arg-type]
+    return DataLoader(data.train, run.budget.batch_size, collate_fn=collated)
 
 
 def _sampler(run: RunConfig, data: TrainingData) -> SimilarLengths | None:
@@ -266,7 +267,7 @@ def _step_memory(
     kept = None
     if optimizer is not None and saved is not None:
         kept_here = [sharding.local(parameter) for parameter in parameters]
-        states = [value for entry in optimizer.state.values() for value in entry.values()]
+        states = [sharding.local(value) for entry in optimizer.state.values() for value in entry.values()]
         kept = saved + sum(
             tensor.numel() * tensor.element_size()
             for tensor in (*kept_here, *(p for p in kept_here if p.requires_grad), *states)

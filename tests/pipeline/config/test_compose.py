@@ -152,6 +152,15 @@ def test_bad_input_is_one_clear_line(override, message):
     assert "\n" not in str(caught.value)
 
 
+def test_an_option_is_part_of_an_identity_where_it_is_set():
+    """Or runs from before there was the option would all be others."""
+    words = ["method=lora-fa", "task=sst2"]
+    (plain, _), (same, _) = compose_run(words), compose_run([*words, "trainer.tf32=false"])
+    assert plain.identity() == same.identity()
+    for option in ("trainer.tf32=true", "trainer.checkpointing=true", "+method.gradient=projected"):
+        assert compose_run([*words, option])[0].identity() != plain.identity()
+
+
 @pytest.mark.parametrize("init_A", get_args(InitA))
 def test_a_starts_in_every_way(init_A):
     run, _ = compose_run(["method=lora-fa", f"method.init_A={init_A}"])

@@ -140,6 +140,6 @@ def test_a_run_of_several_experiments_is_the_same_run_in_all_of_them(plan):
 
 def test_every_experiment_says_where_it_comes_from(plan):
     sections = {name: experiment.section for name, experiment in plan.experiments.items()}
-    assert sections.pop("gpu_memory") == "beyond"
+    assert sections.pop("gpu_memory") == sections.pop("what_fits") == "beyond"
     assert set(sections.values()) == {"paper", "rebuttal", "reviewers", "questions"}
     assert all(Path(file).name for file in files_of(plan, "all"))
