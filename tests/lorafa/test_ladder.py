@@ -9,8 +9,6 @@ import peft
 import pytest
 import torch
 import transformers
-from torch import distributed
-from torch.distributed.fsdp import fully_shard
 
 from benchmarks.rounding import gradient_errors
 from lorafa import LoraFaConfig, apply_recompute, get_lora_fa_model, remove_recompute
@@ -277,28 +275,6 @@ def test_the_error_of_eight_bits_is_measured(method):
     errors = gradient_errors(method, hidden=32, blocks=2, tokens=8)
     assert len(errors) == 2
     assert all(0 < error < 0.02 for error in errors)
-
-
-def sharded(rank, store):
-    """One of two processes that share a model's weights, with a sequence each."""
-    distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
-    model = lean(built("LLaMA"), "norm", "activation", "loss")
-    batches = [{key: value[row : row + 1] for key, value in inputs().items()} for row in range(2)]
-    expected = [sum(each) / 2 for each in zip(*(gradients(model, **batch) for batch in batches), strict=True)]
-    module = lean(model, "qkv", "mlp")
-    module.zero_grad()
-    mesh = distributed.init_device_mesh("cpu", (2,))
-    for part in (*module.get_base_model().model.layers, module):
-        fully_shard(part, mesh=mesh)
-    module(**batches[rank]).loss.backward()
-    found = [p.grad.full_tensor() for p in module.parameters() if p.requires_grad]
-    assert_same(found, expected[1:])
-    distributed.destroy_process_group()
-
-
-@pytest.mark.integration
-def test_two_processes_that_share_the_weights(tmp_path):
-    torch.multiprocessing.spawn(sharded, (tmp_path / "store",), nprocs=2)  # raises what a process raises
 
 
 @pytest.mark.integration
