@@ -26,87 +26,88 @@ CONFIG = profile=$(PROFILE) $(if $(SEEDS),seeds=$(SEEDS)) $(if $(OVERRIDES),over
 VENV := .venv
 BIN := $(abspath $(VENV))/bin
 RUN := PATH="$(BIN):$$PATH"
+# What an extra has installed. `dev` has them all, but for `audit`.
+with = $(VENV)/with-$(if $(and $(filter-out audit,$(1)),$(wildcard $(VENV)/with-dev)),dev,$(1))
 
 .PHONY: tables figures rebuttal questions all report docs notebooks test test-integration test-faults test-hub test-peft test-slurm test-cuda audit lint format lock check readme clean
 
-tables figures rebuttal questions all: $(VENV)/installed
+tables figures rebuttal questions all: $(call with,pipeline)
 	$(RUN) snakemake --cores $(CORES) --config $(CONFIG) -- $@
 
-report: $(VENV)/installed
+report: $(call with,pipeline)
 	$(RUN) snakemake --cores $(CORES) --config $(CONFIG) -- overview
 	$(RUN) snakemake --quiet all --report results/$(PROFILE)/report.html --config $(CONFIG) -- overview
 	@echo "The report is results/$(PROFILE)/report.html"
 
-docs: $(VENV)/installed
+docs: $(call with,docs)
 	$(RUN) NO_MKDOCS_2_WARNING=1 mkdocs build --strict
 
-notebooks: $(VENV)/installed
+notebooks: $(call with,notebooks)
 	$(RUN) jupytext --quiet --to ipynb notebooks/*.py
 	$(RUN) jupyter execute --inplace notebooks/*.ipynb
 
-test: $(VENV)/installed
+test: $(call with,dev)
 	$(RUN) python -m pytest -m "not (integration or faults or hub or slurm)"
 
-test-integration: $(VENV)/installed
+test-integration: $(call with,dev)
 	$(RUN) python -m pytest -m integration
 
 # One after the other: they measure seconds, and kill.
-test-faults: $(VENV)/installed
+test-faults: $(call with,dev)
 	$(RUN) python -m pytest tests/faults --numprocesses=0
 
-test-slurm: $(VENV)/installed
+test-slurm: $(call with,dev)
 	$(RUN) python -m pytest tests/slurm --numprocesses=0
 
 # With whichever Python has torch: machines with a GPU have it installed.
 test-cuda:
 	$(PYTHON) -m pytest -o addopts="-q -rs --import-mode=importlib" tests/cuda
 
-audit: $(VENV)/installed
+audit: $(call with,audit)
 	$(RUN) bandit --quiet --recursive --configfile pyproject.toml --severity-level medium lorafa pipeline benchmarks docs
 	$(RUN) pip-audit --strict --disable-pip --no-deps --requirement requirements.lock
 
-test-peft: $(VENV)/installed
+test-peft: $(call with,dev)
 	$(RUN) python tests/peft
 
-test-hub: $(VENV)/installed
+test-hub: $(call with,dev)
 	$(RUN) python -m pytest tests/hub
 
-lint: $(VENV)/installed
+lint: $(call with,dev)
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
 	$(RUN) mypy
 	$(RUN) snakefmt --check Snakefile pipeline/rules
 	$(RUN) snakemake --lint
 
-format: $(VENV)/installed
+format: $(call with,dev)
 	$(RUN) ruff check --fix .
 	$(RUN) ruff format .
 	$(RUN) snakefmt Snakefile pipeline/rules
 
-# The environment, exactly as tested. A changed lock or pyproject.toml installs it anew.
-$(VENV)/installed: requirements.lock pyproject.toml
+# An extra of pyproject.toml, at the versions of requirements.lock. A change of either installs it anew.
+$(VENV)/with-%: requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed")'
 	test -x "$(BIN)/python" || $(PYTHON) -m venv $(VENV)
-	@echo "Installing the packages of requirements.lock into $(VENV): some minutes, and 2.5 GB of disk"
-	"$(BIN)/python" -m pip install --progress-bar on --requirement requirements.lock
-	"$(BIN)/python" -m pip install --quiet --no-deps --editable .
+	@echo "Installing what '$*' needs into $(VENV): some minutes, and up to 2.4 GiB"
+	"$(BIN)/python" -m pip install --progress-bar on --constraint requirements.lock --editable ".[$*]"
 	touch $@
 
 # Resolves pyproject.toml afresh; environment.yml follows by hand, and a test compares them.
 lock:
 	$(PYTHON) -m venv $(VENV)-lock
 	$(VENV)-lock/bin/python -m pip install --quiet torch==2.13.0
-	$(VENV)-lock/bin/python -m pip install --quiet --editable ".[pipeline,sweep,cluster,dashboard,quantization,notebooks,docs,dev,audit]"
+	$(VENV)-lock/bin/python -m pip install --quiet --editable ".[dev,audit]"
 	(echo "# Every package of the tested environment, exact. Regenerate with: make lock"; \
 	 $(VENV)-lock/bin/python -m pip freeze --all --exclude-editable | grep -v '^pip==' | sed 's/+cpu//') > requirements.lock
 	rm -r $(VENV)-lock
 
 # Fails where a number of the finished tables is not sane.
-check: $(VENV)/installed
+check: $(call with,pipeline)
 	$(RUN) python -m pipeline.check profile=$(PROFILE)
 
 # The generated parts of README.md, from the profile's tables and records.
-readme: $(VENV)/installed
+readme: $(call with,pipeline)
 	$(RUN) python -m pipeline.readme profile=$(PROFILE)
 
 clean:

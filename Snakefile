@@ -9,14 +9,14 @@
 # --config gpu=h100-80gb says which GPU the jobs of a cluster get (docs/clusters.md); what they compute is the same.
 
 import json
-import re
+import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
 
 from snakemake.utils import min_version
 
-from pipeline import worker
+from pipeline import cli, worker
 from pipeline.config import precision
 from pipeline.config.planner import make_plan, settings_of
 from pipeline.display.handler import Display
@@ -30,6 +30,7 @@ from pipeline.config.targets import (
 )
 
 min_version("9.0")
+signal.signal(signal.SIGINT, cli.leave)  # Snakemake takes SystemExit as it takes Ctrl-C, but shows no traceback
 
 WORKER = worker.Worker()
 

@@ -13,6 +13,8 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable
+from types import FrameType
+from typing import NoReturn
 
 from pipeline.errors import PipelineError, not_written
 
@@ -38,8 +40,8 @@ def job(main: Callable[[], None]) -> Callable[[], None]:
         except KeyboardInterrupt as error:
             sys.exit(_fail(str(error) or "interrupted; what is finished is kept", INTERRUPTED))
         except Exception as error:
-            if refusal := _refusal(error):
-                sys.exit(_fail(refusal))
+            if words := refusal(error):
+                sys.exit(_fail(words))
             if not type(error).__module__.startswith(("hydra.", "omegaconf.")):
                 raise
             from pipeline.config.compose import explain
@@ -47,6 +49,11 @@ def job(main: Callable[[], None]) -> Callable[[], None]:
             sys.exit(_fail(explain(error)))
 
     return run
+
+
+def leave(number: int, frame: FrameType | None) -> NoReturn:
+    """Ends on a signal with one line, unless somebody catches it."""
+    raise SystemExit("interrupted: what is finished is kept, and the same command goes on")
 
 
 def command_line(module: str, words: str | None) -> argparse.ArgumentParser:
@@ -65,9 +72,10 @@ def quieten() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
     logging.captureWarnings(True)
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # faster kernels that it would download
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)  # settings that are meant as they are
 
 
-def _refusal(error: BaseException) -> str | None:
+def refusal(error: BaseException) -> str | None:
     """Says what is wrong where the system does not let a file be written: a full disk, or no permission to."""
     cause: BaseException | None = error
     while cause is not None:

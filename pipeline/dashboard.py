@@ -23,7 +23,7 @@ from pipeline.cli import command_line, job
 from pipeline.config.experiment import Experiment
 from pipeline.config.plan import Plan
 from pipeline.config.planner import parse_plan
-from pipeline.errors import ConfigError, PipelineError, RecordError
+from pipeline.errors import ConfigError, PipelineError, RecordError, not_installed
 from pipeline.results import locks, records
 from pipeline.tracking import live, runs
 
@@ -268,7 +268,7 @@ def main() -> None:
     try:
         import wandb_workspaces  # noqa: F401 - before anything is written
     except ImportError:
-        raise ConfigError("wandb-workspaces is not installed: `pip install -e '.[dashboard]'`") from None
+        raise ConfigError(not_installed("wandb-workspaces", "dashboard")) from None
     wandb = runs.library(results)
     online = live.mode(results) == "online"
     try:

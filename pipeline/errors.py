@@ -36,6 +36,11 @@ def meant(name: str, known: Iterable[str]) -> str:
     return f" (did you mean '{close[0]}'?)" if close else ""
 
 
+def not_installed(what: str, extra: str) -> str:
+    """Returns what to tell a user whose environment lacks an extra of the project."""
+    return f"{what} is not installed; it comes with: pip install -c requirements.lock -e '.[{extra}]'"
+
+
 def not_written(what: object, reason: str | None) -> str:
     """Returns what to tell a user whose system does not let a file be written."""
     return (

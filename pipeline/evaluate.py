@@ -17,7 +17,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 import pipeline.config.paths  # noqa: F401 - registers the resolvers that name a run's directory
-from pipeline import files
+from pipeline import assets, files
+from pipeline.assets import needs
 from pipeline.cli import job
 from pipeline.config.compose import CONF, run_directory, validate
 from pipeline.config.schema import RunConfig
@@ -54,6 +55,8 @@ def evaluate(run: RunConfig, directory: Path, overrides: list[str]) -> records.E
     config_hash = files.fingerprint(run.evaluation_identity())
     command = shlex.join(["python", "-m", "pipeline.evaluate", *overrides])
     trained = record.train_info
+    if trained.done:
+        assets.require(needs.of_run(run).values(), run.profile.mirror)
     with tracked(run, directory, "evaluate", config_hash) as tracker:
         start = time.monotonic()
         if trained.done:

@@ -9,7 +9,7 @@ through the same trials without training them again.
 from rich.console import Console
 
 from pipeline.cli import command_line, job
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, not_installed
 from pipeline.worker import Worker
 
 
@@ -30,9 +30,7 @@ def main() -> None:
     try:
         from pipeline import tune
     except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"{error.name} is not installed; it comes with: pip install -e '.[sweep]'"
-        ) from error
+        raise ConfigError(not_installed(str(error.name), "sweep")) from error
 
     worker = Worker(preload=("pipeline.training.fit", "pipeline.results.provenance", "hydra.main"))
     worker.start()

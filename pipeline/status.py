@@ -194,14 +194,15 @@ def _money(cost: float | None) -> str:
     return f"{cost:.2f}" if cost else ""
 
 
-def summary(plan: Plan, started: float) -> str:
+def summary(plan: Plan, started: float, experiments: Iterable[str]) -> str:
     """Returns one line for the end of a DAG run: runs done now, runs reused, wall time, and where the tables are.
 
     Args:
         plan: The profile's plan.
         started: When the DAG run began, in seconds since the epoch.
+        experiments: Those that it was asked for.
     """
-    wanted = plan.wanted()
+    wanted = plan.wanted(experiments)
     finished = [path.stat().st_mtime for name in wanted if (path := Path(name, records.NAME)).exists()]
     done = sum(modified >= started for modified in finished)
     minutes, seconds = divmod(round(time.time() - started), 60)

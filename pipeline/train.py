@@ -17,7 +17,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 import pipeline.config.paths  # noqa: F401 - registers the resolvers that name a run's directory
-from pipeline import files
+from pipeline import assets, files
+from pipeline.assets import needs
 from pipeline.cli import job
 from pipeline.config.compose import CONF, run_directory, validate
 from pipeline.config.schema import RunConfig
@@ -55,6 +56,8 @@ def train(run: RunConfig, directory: Path, overrides: list[str]) -> records.Reco
 
 
 def _train(run: RunConfig, directory: Path, config_hash: str, overrides: list[str]) -> records.Record:
+    wanted = needs.of_run(run)
+    assets.require([wanted["model"], wanted["data"]], run.profile.mirror)
     from pipeline.training import gpus
     from pipeline.training.fit import CHECKPOINTS
 

@@ -275,6 +275,9 @@ def _execute(module: str, arguments: list[str]) -> int:
         if isinstance(end.code, str):
             print(end.code, file=sys.stderr)
         return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except KeyboardInterrupt:  # while the module was being imported
+        print("error: interrupted", file=sys.stderr)
+        return INTERRUPTED
     except BaseException:
         import traceback
 

@@ -8,6 +8,8 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from tests.packages import imported, names
+
 ROOT = Path(__file__).parents[1]
 PYTHON = "3.11"
 
@@ -18,7 +20,8 @@ def project() -> dict:
 
 def requirements() -> list[Requirement]:
     optional = project()["optional-dependencies"].values()
-    return [Requirement(text) for group in (project()["dependencies"], *optional) for text in group]
+    texts = [text for group in (project()["dependencies"], *optional) for text in group]
+    return [found for text in texts if (found := Requirement(text)).name != "lorafa"]
 
 
 def locked() -> dict[str, str]:
@@ -49,3 +52,18 @@ def test_no_requirement_is_stated_twice():
     names = [canonicalize_name(requirement.name) for requirement in requirements()]
     assert len(names) == len(set(names))
     assert Requirement(f"python{project()['requires-python']}").specifier.contains(PYTHON)
+
+
+def test_what_the_pipeline_imports_comes_with_its_extra():
+    extras, files = project()["optional-dependencies"], set((ROOT / "pipeline").rglob("*.py"))
+    more = {"tune.py": "sweep", "dashboard.py": "dashboard"}  # which say so where it is missing
+    enough = names([*project()["dependencies"], *extras["pipeline"]])
+    assert imported(*(file for file in files if file.name not in more)) <= enough
+    for file, extra in more.items():
+        assert imported(ROOT / "pipeline" / file) <= enough | names(extras[extra])
+
+
+def test_the_extra_for_development_has_all_but_the_audit():
+    extras = project()["optional-dependencies"]
+    (own,) = (found for text in extras["dev"] if (found := Requirement(text)).name == "lorafa")
+    assert own.extras == extras.keys() - {"dev", "audit"}

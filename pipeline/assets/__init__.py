@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -58,10 +58,31 @@ def locate(need: Need, mirror: str | Path | None, cache: Path = Path(".cache")) 
         downloaded = hub.snapshot(need, cache)
         commit = downloaded.name
         return Source(str(downloaded), need.revision, need.repository, commit, version=commit)
-    folder = Path(mirror, need.name)
+    folder = in_mirror(need.name, mirror)
+    about = provenance(folder)
+    return Source(str(folder), None, need.repository, about.get("commit"), about, _version(folder))
+
+
+def require(needs: Iterable[Need], mirror: str | Path | None) -> None:
+    """Makes sure that a mirror, where there is one, holds what is needed, before anything that takes seconds.
+
+    Raises:
+        AssetError: It does not.
+    """
+    for need in needs if mirror is not None else ():
+        in_mirror(need.name, mirror)
+
+
+def in_mirror(name: str, mirror: str | Path) -> Path:
+    """Returns the folder of a repository, given as `models/<id>` or `datasets/<id>`, in a mirror.
+
+    Raises:
+        AssetError: The mirror does not hold the repository, or not whole.
+    """
+    folder = Path(mirror, name)
     if not folder.is_dir():
         raise AssetError(
-            f"the mirror {mirror} has no {need.name}. `snakemake --cores 1 mirror` builds the mini mirror and "
+            f"the mirror {mirror} has no {name}. `snakemake --cores 1 mirror` builds the mini mirror and "
             "`python -m pipeline.assets fetch` one of the hub; to use another, give profile.mirror=DIR, laid out as "
             "DIR/{models,datasets}/<organisation>/<name>."
         )
@@ -69,8 +90,7 @@ def locate(need: Need, mirror: str | Path | None, cache: Path = Path(".cache")) 
         raise AssetError(
             f"{folder} is not whole: fetching it was interrupted. Run the same `python -m pipeline.assets fetch` again"
         )
-    about = provenance(folder)
-    return Source(str(folder), None, need.repository, about.get("commit"), about, _version(folder))
+    return folder
 
 
 def provenance(folder: Path) -> dict[str, Any]:

@@ -31,9 +31,10 @@ from pipeline.config import checks, precision
 from pipeline.config.experiment import Experiment, Statistics
 from pipeline.config.profile import Profile
 from pipeline.config.schema import ADAPTED, KINDS, RunConfig
-from pipeline.errors import ConfigError, meant
+from pipeline.errors import ConfigError, meant, not_installed
 
 CONF = Path(__file__).parents[2] / "conf"
+LAUNCHERS = ("joblib", "submitit_slurm", "submitit_local")  # of the extra `sweep`
 GROUPS = ("profile", "model", "method", "task", "recipe", "trainer", "experiment")
 
 
@@ -295,7 +296,9 @@ def explain(error: Exception) -> str:
     """Returns Hydra's complaint about the command line or conf/ as one line with the possible choices."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if isinstance(error, MissingConfigException) and error.options:
-        group, _, name = str(error.missing_cfg_file).partition("/")
+        group, _, name = str(error.missing_cfg_file).rpartition("/")
+        if group == "hydra/launcher" and name in LAUNCHERS:
+            return not_installed(f"Hydra's launcher {name}", "sweep")
         there = ", ".join(error.options)
         return (
             f"conf/{group}/{name}.yaml does not exist{meant(name, error.options)}; {group} is one of {there}"

@@ -207,9 +207,14 @@ class Plan:
         except RecordError:
             return self.grids[experiment]
 
-    def wanted(self) -> list[str]:
-        """Returns the directories of all runs that the experiments need, as far as their searches are finished."""
-        return list(dict.fromkeys(run.directory for name in self.grids for run in self.expected(name)))
+    def wanted(self, experiments: Iterable[str] | None = None) -> list[str]:
+        """Returns the directories of all runs that experiments need, as far as their searches are finished.
+
+        Args:
+            experiments: None for all.
+        """
+        names = self.grids if experiments is None else experiments
+        return list(dict.fromkeys(run.directory for name in names for run in self.expected(name)))
 
     def selection(self, search: str) -> str:
         """Returns the file with a search's winners."""

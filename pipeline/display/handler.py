@@ -18,7 +18,7 @@ from snakemake_interface_logger_plugins.common import LogEvent
 from pipeline import worker
 from pipeline.config.plan import Plan
 from pipeline.display.results import show
-from pipeline.display.tally import Tally
+from pipeline.display.tally import Tally, experiments_in
 from pipeline.display.terminal import Plain, Terminal, is_terminal, spelled
 from pipeline.results.progress import progress
 from pipeline.status import summary
@@ -26,7 +26,8 @@ from pipeline.status import summary
 Job = tuple[str, dict[str, str]]  # the name of its rule, and its wildcards
 SNAKEMAKES = "DefaultStreamHandler"
 SHELL_FAILED = "CalledProcessError in file"  # which repeats the whole command; the job's own words come next
-STOPPING = "Terminating processes on user request"
+STOPPING = "Terminating processes on user request"  # Ctrl-C
+LEAVING = "Will exit after finishing currently running jobs"  # SIGTERM to Snakemake alone
 KNOWN = "At least one job did not complete successfully"  # each of them has been told of
 
 
@@ -42,8 +43,9 @@ class Display(logging.Handler):
         self._plan = plan
         self._here = True  # where jobs run, so that their errors reach this terminal
         self._started = time.time()
+        self._experiments = list(plan.experiments)  # what the target consists of
         self._jobs: dict[int, Job] = {}  # those at work
-        self._cut: list[Job] = []  # those that were told to stop
+        self._cut: list[Job] = []  # those that an interrupt stopped
         self._held: dict[int | None, logging.LogRecord] = {}  # failures of commands, by thread
         self._failed: list[tuple[str, str]] = []
         self._interrupted = self._over = False
@@ -60,6 +62,8 @@ class Display(logging.Handler):
             logger: Snakemake's.
         """
         self._here = workflow.local_exec
+        parts = {name for job in workflow.dag.jobs for name in experiments_in(job.wildcards_dict)}
+        self._experiments = [name for name in self._plan.experiments if name in parts]
         asked = workflow.output_settings
         quiet = {str(getattr(choice, "name", choice)).lower() for choice in asked.quiet or ()}
         if asked.verbose or asked.printshellcmds or asked.debug_dag or "all" in quiet:
@@ -100,7 +104,7 @@ class Display(logging.Handler):
             self._give_up(record, error)
 
     def end(self) -> None:
-        """Says what came of it all: verdicts, files, failures, and how to go on."""
+        """Says what came of it all: verdicts, files, counts, and last, failures and how to go on."""
         try:
             for held in [] if self._interrupted else self._held.values():
                 self._as_snakemake(held)
@@ -109,12 +113,12 @@ class Display(logging.Handler):
             if self._interrupted:
                 self._screen.print(self._interruption())
                 return
-            for line in self._failures():
-                self._screen.print(line)
             show(self._plan, self._started)
         except Exception as error:
             print(f"the end of the display failed ({type(error).__name__}: {error}); the results are whole")
-        print(summary(self._plan, self._started), flush=True)
+        print(summary(self._plan, self._started, self._experiments), flush=True)
+        for line in self._failures():
+            self._screen.print(line)
 
     def _show(self, record: logging.LogRecord, event: LogEvent | None) -> None:
         assert self._tally is not None
@@ -128,7 +132,10 @@ class Display(logging.Handler):
             self._error(record.jobid, list(record.log), record.rule_name)  # type: ignore[attr-defined]
         elif STOPPING in record.getMessage():
             self._interrupted = True
-            self._cut += self._jobs.values()
+        elif LEAVING in record.getMessage():
+            if not self._interrupted:
+                self._screen.print("asked to stop: what is running is finished first")
+            self._interrupted = True
         elif SHELL_FAILED in record.getMessage():
             self._held[record.thread] = record
         elif record.levelno >= logging.WARNING and not (self._over and KNOWN in record.getMessage()):
@@ -153,12 +160,12 @@ class Display(logging.Handler):
     def _error(self, number: int, logs: list[str], rule: str) -> None:
         job, held = self._jobs.pop(number, (rule, {})), self._held.pop(threading.get_ident(), None)
         if self._interrupted or self._tally is None:
+            self._cut.append(job)
             return
         complaint = worker.complaint(Path(logs[0]), 1) if logs and Path(logs[0]).is_file() else ""
         name = self._tally.name(*job)
-        if complaint.startswith(
-            "error: interrupted"
-        ):  # perhaps by Ctrl-C, of which Snakemake tells a moment later
+        # Perhaps by Ctrl-C, of which Snakemake tells a moment later.
+        if complaint.startswith("error: interrupted"):
             self._cut.append(job)
             self._failed.append((f"{name}, which was interrupted", logs[0]))
             return
@@ -179,7 +186,7 @@ class Display(logging.Handler):
     def _interruption(self) -> str:
         """Returns one line on what is kept and where the runs at work will go on."""
         steps = []
-        for rule, wildcards in self._cut:
+        for rule, wildcards in [*self._cut, *self._jobs.values()]:
             if rule == "train":
                 run = self._plan.run(wildcards["run"])
                 step = progress(Path(run.directory), run.config_hash).step

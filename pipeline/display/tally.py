@@ -1,7 +1,7 @@
 """How far the jobs of a DAG are: runs done and left of each experiment, and the time that the rest will take."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -60,7 +60,7 @@ class Tally:
                 self._pending.add(self._file(rule, wildcards["run"]))
             elif rule in OTHERS:
                 self._others.setdefault(OTHERS[rule], [0, 0])[1] += 1
-            names |= {wildcards[key] for key in ("table", "figure", "search") if key in wildcards}
+            names |= experiments_in(wildcards)
         found = [name for name in plan.experiments if name in names and plan.grids[name]]
         self.experiments = sorted(found, key=lambda name: -plan.experiments[name].priority)
         self._runs = {name: plan.expected(name) for name in self.experiments}
@@ -168,6 +168,11 @@ class Tally:
 
 def _keys(part: str, run: PlannedRun) -> list[tuple[str, ...]]:
     return [(part, *key) for key in alike(run)]
+
+
+def experiments_in(wildcards: Mapping[str, str]) -> set[str]:
+    """Returns the experiment of which a job makes a table, a figure or a choice, if it does."""
+    return {wildcards[key] for key in ("table", "figure", "search") if key in wildcards}
 
 
 def named(run: PlannedRun) -> str:

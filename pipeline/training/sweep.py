@@ -16,7 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from pipeline.cli import BAD_INPUT
+from pipeline.cli import BAD_INPUT, refusal
 from pipeline.config.compose import combinations, compose_run
 from pipeline.config.paths import run_dir
 from pipeline.config.schema import RunConfig
@@ -74,12 +74,13 @@ def one_run(function: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any
             print(f"{number} {' '.join(hydra.overrides.task)}", file=sys.stderr, flush=True)
         try:
             return function(cfg)
-        except PipelineError as error:
-            print(f"{'failed' if sweep else 'error'}: {error}", file=sys.stderr, flush=True)
-        except Exception:
-            if not sweep:
+        except Exception as error:
+            if words := str(error) if isinstance(error, PipelineError) else refusal(error):
+                print(f"{'failed' if sweep else 'error'}: {words}", file=sys.stderr, flush=True)
+            elif sweep:
+                traceback.print_exc()
+            else:
                 raise
-            traceback.print_exc()
         return None if sweep else sys.exit(BAD_INPUT)
 
     return run

@@ -34,6 +34,17 @@ def test_ctrl_c_stops_within_ten_seconds_and_the_same_command_goes_on(whole, tmp
     assert dag.results() == whole.results()
 
 
+def test_ctrl_c_before_the_first_job_is_one_line(tmp_path, tiny_overrides):
+    dag = Dag(tmp_path, tiny_overrides)
+    process = dag.start()
+    wait_for(lambda: list(dag.folder.glob(".snakemake/locks/*")), 120, "the work never began")
+    os.killpg(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert output.splitlines()[-1].startswith("interrupted: ") and "Traceback" not in output
+    assert not list(dag.folder.glob(".snakemake/locks/*"))
+
+
 def test_a_second_snakemake_is_refused_and_the_first_one_goes_on(whole, tmp_path, tiny_overrides):
     dag = Dag(tmp_path, tiny_overrides)
     first = dag.start()

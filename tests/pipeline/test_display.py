@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from snakemake_interface_logger_plugins.common import LogEvent
@@ -88,7 +89,9 @@ def test_errors_are_shown_in_full_and_counted_at_the_end(plan, logger, capfd, tm
     shown = capfd.readouterr().err
     assert "the disk is nearly full" in shown and shown.count("died with SIGKILL") == 1
     assert f"failed: {first.model} {first.method} {first.task} lr 1e-3 seed 0" in shown
-    assert "2 jobs have failed. The same command tries again" in shown
+    *_, heading, one, other = shown.splitlines()
+    assert heading == "2 jobs have failed. The same command tries again, and keeps what is done:"
+    assert one.endswith(f"lr 1e-3 seed 0: {log}") and other.endswith("lr 2e-3 seed 0: ")
 
 
 def test_ctrl_c_ends_with_one_line_that_says_what_is_kept(plan, logger, capfd):
@@ -109,6 +112,35 @@ def test_ctrl_c_ends_with_one_line_that_says_what_is_kept(plan, logger, capfd):
         "interrupted: 1 of 8 runs are done and kept; the same command goes on, with the one that was running from "
         "the start.\n"
     )
+
+
+def test_who_is_asked_to_end_what_runs_says_so_and_does_not_end_as_after_success(plan, logger, capfd):
+    display = begin(plan, logger)
+    for _ in range(2):  # Snakemake repeats itself for each job that ends
+        logger.info("Will exit after finishing currently running jobs (scheduler).")
+    display.end()
+    shown = capfd.readouterr()
+    assert shown.out == ""
+    assert shown.err.splitlines()[-2:] == [
+        "asked to stop: what is running is finished first",
+        "interrupted: 0 of 8 runs are done and kept; the same command goes on.",
+    ]
+
+
+def test_the_end_counts_what_the_target_consists_of(tmp_path, logger, capfd):
+    plan = made_up.plan_of(tmp_path / "results", "search", "table2", overrides=OPTIONS)
+    table2 = SimpleNamespace(wildcards_dict={"table": "table2"}, rule=SimpleNamespace(name="table"))
+    dag = SimpleNamespace(jobs=[table2], needrun_jobs=lambda: [])
+    asked = SimpleNamespace(quiet=None, verbose=False, printshellcmds=False, debug_dag=False)
+    display = Display(plan)
+    display.attach(
+        SimpleNamespace(local_exec=True, output_settings=asked, dag=dag, cores=1, global_resources={}),
+        logger,
+    )
+    display.end()
+    runs = len(plan.grids["table2"])
+    assert 0 < runs < len(plan.wanted())
+    assert f"0 reused, {runs} left" in capfd.readouterr().out
 
 
 def test_a_display_that_breaks_gives_way_to_snakemake_s_own(plan, logger, capfd, monkeypatch):

@@ -1,10 +1,12 @@
 """Scoring finished runs of every kind: from what training saved, again with the same result, and never by training."""
 
+import sys
+
 import pandas as pd
 import pytest
 from sacrebleu import corpus_bleu
 
-from pipeline.errors import RecordError
+from pipeline.errors import AssetError, RecordError
 from pipeline.evaluate import evaluate
 from pipeline.metrics.glue import score
 from pipeline.results import records
@@ -147,6 +149,26 @@ def test_a_changed_configuration_asks_for_training(finished, compose_tiny):
         RecordError, match=r"was trained with another configuration: run `python -m pipeline\.train"
     ):
         evaluate(compose_tiny("task=sst2", "lr=2e-3"), directory, ["task=sst2", "lr=2e-3"])
+
+
+def test_a_mirror_that_lacks_something_is_noticed_before_anything_that_takes_seconds(
+    finished, compose_tiny, monkeypatch, tmp_path
+):
+    config, directory = finished("glue", "lora-fa")
+    monkeypatch.setattr(config.profile, "mirror", str(tmp_path / "nowhere"))
+    for module in ("pipeline.training.gpus", "pipeline.training.fit", "pipeline.results.provenance"):
+        monkeypatch.setitem(sys.modules, module, None)  # or the import fails
+    with pytest.raises(AssetError, match="nowhere has no models/"):
+        evaluate(config, directory, [])
+    with pytest.raises(AssetError, match="nowhere has no models/"):
+        train(config, tmp_path / "run", [])
+
+
+def test_an_untrained_run_is_told_of_with_the_command_that_trains_it(compose_tiny, tmp_path):
+    with pytest.raises(
+        RecordError, match=r"not been trained: run `python -m pipeline\.train task=sst2` first"
+    ):
+        evaluate(compose_tiny("task=sst2"), tmp_path, ["task=sst2"])
 
 
 def test_missing_weights_are_named(finished):

@@ -59,7 +59,7 @@ class Cluster:
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     if not importlib.util.find_spec(PLUGIN):
-        pytest.skip(f'there is no {PLUGIN} here: `pip install -e ".[cluster]"`')
+        pytest.skip(f'there is no {PLUGIN} here: `pip install -c requirements.lock -e ".[cluster]"`')
     cluster = Cluster(tmp_path_factory.mktemp("cluster"))
     started = cluster.script("start")
     if started.returncode == MISSING:

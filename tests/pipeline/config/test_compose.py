@@ -1,10 +1,11 @@
 from typing import get_args
 
 import pytest
+from hydra.errors import MissingConfigException
 from omegaconf import OmegaConf
 
 from lorafa.options import InitA
-from pipeline.config.compose import CONF, compose_experiments, compose_run
+from pipeline.config.compose import CONF, compose_experiments, compose_run, explain
 from pipeline.config.schema import KINDS
 from pipeline.errors import ConfigError
 
@@ -233,3 +234,12 @@ def test_identity_holds_what_changes_a_result_and_nothing_else():
     ):
         assert identity(override) != same, override
     assert "memory_budget" not in same["method"]  # runs without it are those from before there was the option
+
+
+def test_a_launcher_that_is_not_installed_is_no_missing_file():
+    error = MissingConfigException(
+        "Could not find 'hydra/launcher/joblib'", "hydra/launcher/joblib", ["basic"]
+    )
+    assert explain(error) == (
+        "Hydra's launcher joblib is not installed; it comes with: pip install -c requirements.lock -e '.[sweep]'"
+    )

@@ -1,5 +1,7 @@
 """Sweeps, from made-up runs."""
 
+import errno
+import os
 import sys
 from types import SimpleNamespace
 
@@ -40,7 +42,17 @@ def test_the_end_says_how_many_failed_and_which(started, capsys):
     assert capsys.readouterr().err == "3 runs: 1 done, 1 failed, 1 out of memory\n"
 
 
-def test_a_run_that_fails_is_numbered_and_does_not_stop_the_others(monkeypatch, capsys):
+FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("failure", "words"),
+    [
+        (PipelineError("no such data"), "no such data"),
+        (FULL, "could not write model.safetensors: No space left"),
+    ],
+)
+def test_a_run_that_fails_is_numbered_and_does_not_stop_the_others(monkeypatch, capsys, failure, words):
     job = SimpleNamespace(num=1)
     hydra = SimpleNamespace(mode=sweep.RunMode.MULTIRUN, job=job, overrides=SimpleNamespace(task=["rank=2"]))
     monkeypatch.setattr(sweep.HydraConfig, "get", lambda: hydra)
@@ -48,11 +60,13 @@ def test_a_run_that_fails_is_numbered_and_does_not_stop_the_others(monkeypatch, 
 
     @sweep.one_run
     def run(cfg):
-        raise PipelineError("no such data")
+        raise failure
 
     assert run(None) is None
-    assert capsys.readouterr().err == "[2/3] rank=2\nfailed: no such data\n"
+    number, line = capsys.readouterr().err.splitlines()
+    assert number == "[2/3] rank=2" and line.startswith(f"failed: {words}")
     hydra.mode = sweep.RunMode.RUN
     with pytest.raises(SystemExit):
         run(None)
-    assert capsys.readouterr().err == "error: no such data\n"
+    (line,) = capsys.readouterr().err.splitlines()  # without Hydra's own
+    assert line.startswith(f"error: {words}")
