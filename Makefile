@@ -1,6 +1,7 @@
 # make tables [CORES=N] [PROFILE=mini|smoke|paper]   the paper's tables, set-up included
 # make figures  [CORES=N] [PROFILE=...]              the paper's figures
 # make rebuttal [CORES=N] [PROFILE=...]              what its reviewers asked for and its authors replied
+# make questions [CORES=N] [PROFILE=...]             when does freezing A cost something? docs/questions.md
 # make all      [CORES=N] [PROFILE=...]              all of these, and what is beyond the paper
 # make report   [CORES=N] [PROFILE=...]              all of it, with the runs and the verdicts, in one HTML file
 # make tables SEEDS=6                                the same with six seeds: what is trained already stays
@@ -28,9 +29,9 @@ RUN := PATH="$(BIN):$$PATH"
 # What an extra has installed. `dev` has them all, but for `audit`.
 with = $(VENV)/with-$(if $(and $(filter-out audit,$(1)),$(wildcard $(VENV)/with-dev)),dev,$(1))
 
-.PHONY: tables figures rebuttal all report docs notebooks test test-integration test-faults test-hub test-peft test-slurm test-cuda audit lint format lock check readme clean
+.PHONY: tables figures rebuttal questions all report docs notebooks test test-integration test-faults test-hub test-peft test-slurm test-cuda audit lint format lock check readme clean
 
-tables figures rebuttal all: $(call with,pipeline)
+tables figures rebuttal questions all: $(call with,pipeline)
 	$(RUN) snakemake --cores $(CORES) --config $(CONFIG) -- $@
 
 report: $(call with,pipeline)

@@ -71,6 +71,7 @@ localrules:
     tables,
     figures,
     rebuttal,
+    questions,
     all,
     select,
     table,

@@ -6,11 +6,14 @@ take turns. MiB a layer and GiB are estimates for the full models in bf16 on CUD
 
 import argparse
 import copy
+import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import get_context
 from types import SimpleNamespace
 from typing import Any
 
@@ -254,6 +257,7 @@ def main() -> None:
 
     made, refused = contenders(names, small_llama(dtype))
     ratios = times(made, forward, options.rounds)
+    sizes = estimates(made)
     print(f"{str(dtype).removeprefix('torch.')}, {options.tokens} tokens, {torch.get_num_threads()} threads")
     heading = f"{'method':<46}{'saved MiB':>10}{'MiB a layer':>13}"
     print(heading + "".join(f"{model:>14}" for model in ESTIMATED) + f"{'time x LoRA':>13}  gradients")
@@ -262,13 +266,21 @@ def main() -> None:
             print(f"{name:<46}{refused[name]}")
             continue
         saved = saved_bytes(name, made[name], forward)
-        sizes = [_estimated(name, model) for model in ESTIMATED]
-        cells = f"{_show(saved, MIB):>10}{_show(sizes[0].layer if sizes[0] else None, MIB):>13}"
-        cells += "".join(f"{_show(size.peak if size else None, GIB):>14}" for size in sizes)
+        first, *_ = found = [sizes[name, model] for model in ESTIMATED]
+        cells = f"{_show(saved, MIB):>10}{_show(first.layer if first else None, MIB):>13}"
+        cells += "".join(f"{_show(size.peak if size else None, GIB):>14}" for size in found)
         print(
             f"{name:<46}{cells}{ratios[name]:>13.2f}  {'exact' if PEERS[name].exact else 'approximate'}",
             flush=True,
         )
+
+
+def estimates(names: Iterable[str]) -> dict[tuple[str, str], Estimated | None]:
+    """Estimates of methods for all models, on all cores: nothing is timed meanwhile."""
+    cases = [(name, model) for name in names for model in ESTIMATED]
+    # New processes: one that is forked after threads have computed may wait for them for ever.
+    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
+        return dict(zip(cases, pool.map(_estimated, *zip(*cases, strict=True)), strict=True))
 
 
 def _estimated(name: str, model: str) -> Estimated | None:

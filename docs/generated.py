@@ -20,7 +20,7 @@ from graphlib import TopologicalSorter
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import griffe
 import yaml
@@ -187,12 +187,24 @@ def _source(path: Path) -> str:
     return f"```yaml\n{path.read_text().strip()}\n```"
 
 
+def _recomputed(ladder: dict[str, Any]) -> list[list[str]]:
+    """The rows of kinds of recomputation, with the families that have each."""
+    from lorafa.options import Recompute
+    from lorafa.recompute import available
+
+    have = [available(ladder["built"](family)) for family in ladder["MODELS"]]
+    return [
+        [f"`{kind}`", *("yes" if kind in kinds else "–" for kinds in have)] for kind in get_args(Recompute)
+    ]
+
+
 def models() -> str:
     """Returns docs/models.md: which modules and models LoRA-FA adapts, from its dispatch and the tests' table."""
     from lorafa.dispatch import KEPT
     from lorafa.refusals import REASONS
 
     table = runpy.run_path(str(ROOT / "tests/lorafa/architectures.py"))["ARCHITECTURES"]
+    ladder = runpy.run_path(str(ROOT / "tests/lorafa/ladder.py"))
     rows = [
         [
             model.family,
@@ -225,6 +237,11 @@ def models() -> str:
         "The experts' inputs are kept nowhere if the model multiplies by one expert's matrix after another "
         "(`eager`) or by all at once (`grouped_mm`, `bmm`). An operation that the library does not know, "
         "`batched_mm`'s among them, has the sum of the weight and its adapter, and keeps what it keeps under PEFT.",
+        "## What can be recomputed",
+        "The kinds of `recompute` that a family has ([the ladder](lorafa.md#the-ladder) says what each is); any other "
+        "is refused by name. `tests/lorafa/test_ladder.py` holds the gradients of each against autograd's, on the "
+        "models of `tests/lorafa/ladder.py`.",
+        _table(["kind", *ladder["MODELS"]], _recomputed(ladder)),
         "## What is refused",
         _table(["option", "why"], [[f"`{option}`", reason] for option, reason in REASONS.items()]),
     ]

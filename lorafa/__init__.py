@@ -10,14 +10,18 @@ if TYPE_CHECKING:
     from lorafa.config import LoraFaConfig
     from lorafa.eva import initialize_eva
     from lorafa.functional import add_lora_fa, lora_fa_linear
+    from lorafa.memory.budget import Budget
     from lorafa.model import get_lora_fa_model, load
     from lorafa.recompute import apply_recompute, remove_recompute
+    from lorafa.resampling import Resampling
 
 __version__ = "0.1.0"
 
 # Where each public name is, imported when it is asked for: `python -m lorafa.memory --help` needs none of them.
 _MODULES = {
+    "Budget": "lorafa.memory.budget",
     "LoraFaConfig": "lorafa.config",
+    "Resampling": "lorafa.resampling",
     "add_lora_fa": "lorafa.functional",
     "apply_recompute": "lorafa.recompute",
     "audit": "lorafa.audit",
@@ -28,7 +32,9 @@ _MODULES = {
     "remove_recompute": "lorafa.recompute",
 }
 __all__ = [
+    "Budget",
     "LoraFaConfig",
+    "Resampling",
     "add_lora_fa",
     "apply_recompute",
     "audit",

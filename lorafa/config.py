@@ -13,6 +13,7 @@ from peft import LoraConfig
 from torch import nn
 
 from lorafa.dispatch import new_layer
+from lorafa.memory.sizes import bytes_of
 from lorafa.options import FreeRecompute, Gradient, InitA, Recompute
 from lorafa.refusals import refuse_unsupported
 
@@ -36,9 +37,11 @@ class LoraFaConfig(LoraConfig):
             version's, for whichever optimizer is used.
         recompute: What the base model computes again in backward instead of saving it (paper §3.2): any of
             "norm", "activation", "dropout", "loss", which cost no matrix product, "qkv", "mlp" and "block", which do,
-            and "activation-8bit", which is approximate; True for those of the first four that there are, False for
-            none. See `apply_recompute`.
+            "block-on-host", which needs the host's memory, and "activation-8bit", which is approximate; True for those
+            of the first four that there are, False for none. See `apply_recompute`.
         recompute_first: More of it, in the first blocks of each stack alone: the number of blocks for each kind.
+        memory_budget: The device's memory, such as "24GiB", by which `get_lora_fa_model` decides the two options above
+            for steps of 1 × 512 tokens; of other steps, its own argument says more.
         layer_fraction: Adapt only the last fraction of each stack of layers, in (0, 1] (paper, Figure 2b).
 
     Raises:
@@ -53,6 +56,9 @@ class LoraFaConfig(LoraConfig):
     recompute_first: dict[str, int] = field(
         default_factory=dict, metadata={"help": "What the first blocks recompute, too."}
     )
+    memory_budget: str | None = field(
+        default=None, metadata={"help": "Memory of the device, which decides what is recomputed."}
+    )
     layer_fraction: float = field(default=1.0, metadata={"help": "Fraction of the layers that is adapted."})
 
     def __post_init__(self) -> None:
@@ -66,6 +72,8 @@ class LoraFaConfig(LoraConfig):
         _check_choice("gradient", [self.gradient], Gradient)
         _check_choice("recompute", self.recompute, Recompute)
         _check_choice("recompute_first", list(self.recompute_first), Recompute)
+        if self.memory_budget is not None:
+            bytes_of(self.memory_budget)
         if not 0 < self.layer_fraction <= 1:
             raise ValueError(f"layer_fraction must be in (0, 1], not {self.layer_fraction}")
         if not 0 <= self.lora_dropout < 1:

@@ -20,7 +20,7 @@ from lorafa.recompute import apply_recompute
 from lorafa.targets import SHORTHANDS, layers, resolve_targets, warn_left_out
 
 if TYPE_CHECKING:
-    from lorafa.memory.budget import Budget
+    from lorafa.memory.budget import Budget, Plan
 
 
 def get_lora_fa_model(
@@ -28,7 +28,7 @@ def get_lora_fa_model(
     config: LoraFaConfig,
     adapter_name: str = "default",
     autocast_adapter_dtype: bool = True,
-    memory_budget: "Budget | None" = None,
+    memory_budget: "Budget | str | None" = None,
 ) -> PeftModel:
     """Add LoRA-FA adapters to a model, in place, and freeze everything but their B and `modules_to_save`.
 
@@ -38,31 +38,34 @@ def get_lora_fa_model(
         config: Configuration; the model's `peft_config` gets a copy with the names of the adapted layers.
         adapter_name: Name of the adapter.
         autocast_adapter_dtype: Keep adapter weights in fp32 over a half-precision model, as PEFT does.
-        memory_budget: What a training step may take. If given, it decides what is recomputed, in place of the
-            configuration, and prints it: the cheapest that fits by the estimate of `lorafa.memory`.
+        memory_budget: What a training step may take, or the device's memory alone, such as "24GiB"; the configuration's
+            if None. If there is one, it decides what is recomputed, in place of the configuration, and prints it: the
+            cheapest that fits by the estimate of `lorafa.memory`.
 
     Returns:
-        PEFT's wrapper of the model: train, save and merge it as any other.
+        PEFT's wrapper of the model: train, save and merge it as any other. `memory_plan` is what the budget came to.
 
     Raises:
         ValueError: If the targets are not in the model, or LoRA-FA has no layer for one of them; or if no
             recomputation meets the budget, or the model has adapters and its budget was given.
     """
+    memory_budget = memory_budget or config.memory_budget
     if isinstance(model, PeftModel):
         if memory_budget is not None:
             raise ValueError("memory_budget is for a model without adapters: what it recomputes is decided")
         _own(model).add_adapter(adapter_name, config, autocast_adapter_dtype=autocast_adapter_dtype)
         return model
     config = _resolved(model, config)
-    if memory_budget is not None:
-        _spend(model, config, memory_budget, autocast_adapter_dtype)
+    found = _spend(model, config, memory_budget, autocast_adapter_dtype) if memory_budget else None
     wanted = copy.deepcopy(config)  # PEFT changes it
     adapted = peft.get_peft_model(
         model, config, adapter_name=adapter_name, autocast_adapter_dtype=autocast_adapter_dtype
     )
     warn_left_out(model, wanted)
     _recompute(adapted, config)
-    return _own(adapted)
+    own = _own(adapted)
+    own.memory_plan = found
+    return own
 
 
 def load(
@@ -105,7 +108,13 @@ def load(
 
 
 class LoraFaModel(PeftModel):
-    """PEFT's wrapper of a model, where it would forget or undo what makes an adapter LoRA-FA's."""
+    """PEFT's wrapper of a model, where it would forget or undo what makes an adapter LoRA-FA's.
+
+    Attributes:
+        memory_plan: What a budget of memory decided; None without one.
+    """
+
+    memory_plan: "Plan | None" = None
 
     def add_adapter(self, adapter_name: str, peft_config: PeftConfig, *args: Any, **kwargs: Any) -> None:
         """Add an adapter of the kind that its configuration says, inactive until `set_adapter`.
@@ -231,13 +240,14 @@ def _resolved(model: nn.Module, config: LoraFaConfig) -> LoraFaConfig:
     return config
 
 
-def _spend(model: Any, config: LoraFaConfig, budget: "Budget", fp32_adapters: bool) -> None:
+def _spend(model: Any, config: LoraFaConfig, budget: "Budget | str", fp32_adapters: bool) -> "Plan":
     """Decide what a configuration recomputes, by a budget of memory."""
-    from lorafa.memory.budget import within  # which takes seconds to import
+    from lorafa.memory.budget import Budget, within  # which takes seconds to import
 
-    found = within(model, config, budget, fp32_adapters)
+    found = within(model, config, Budget(budget) if isinstance(budget, str) else budget, fp32_adapters)
     print(found)
     config.recompute, config.recompute_first = sorted(found.recipe.recompute), found.first
+    return found
 
 
 def _recompute(model: nn.Module, config: LoraFaConfig) -> None:

@@ -6,6 +6,6 @@ from typing import Literal
 DataFreeInit = Literal["kaiming_uniform", "normal", "ones", "orthogonal", "shards"]
 InitA = Literal[DataFreeInit, "eva"]
 Gradient = Literal["plain", "projected"]
-# What costs no matrix product and changes no gradient, and what costs one or the other.
+# What costs no matrix product and changes no gradient, and what costs one or the other, or the host's memory.
 FreeRecompute = Literal["norm", "activation", "dropout", "loss"]
-Recompute = Literal[FreeRecompute, "activation-8bit", "qkv", "mlp", "block"]
+Recompute = Literal[FreeRecompute, "activation-8bit", "qkv", "mlp", "block", "block-on-host"]

@@ -85,6 +85,7 @@ def _score(run: RunConfig, directory: Path) -> tuple[records.Evaluation, records
     from pipeline.training import gpus, peak_memory
 
     torch.set_num_threads(run.profile.threads)
+    gpus.multiply_in(tf32=run.trainer.tf32)
     folder = directory / records.SAVED_MODEL
     if run.method.kind != "untuned" and not folder.is_dir():
         raise RecordError(f"{folder} is gone: delete {directory / records.NAME} to train the run again")

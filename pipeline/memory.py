@@ -68,6 +68,14 @@ def _throughput() -> list[dict[str, Any]]:
     return [{**dict(c.key), "tokens_per_second": tokens_per_second(c.recipe)} for c in cells]
 
 
+def _equal_memory() -> list[dict[str, Any]]:
+    """Returns the largest batch of each step that fits its card, and the modelled throughput with it."""
+    from pipeline.fullscale.throughput import at_equal_memory
+
+    cells = paper.cells("throughput_equal_memory", "fitted")
+    return [{**dict(c.key), **at_equal_memory(c.recipe, dict(c.key)["card"])} for c in cells]
+
+
 def _published() -> list[dict[str, Any]]:
     """Returns what others have measured, beside estimates."""
     from pipeline import published
@@ -76,11 +84,21 @@ def _published() -> list[dict[str, Any]]:
     return published.compare(published.read()).to_dict("records")
 
 
+def _fits() -> list[dict[str, Any]]:
+    """Returns the largest steps that fit a card."""
+    from pipeline.fullscale.fits import what_fits
+
+    gc.freeze()
+    return what_fits("what_fits")
+
+
 _OTHERS = {
     "table1": _complexity,
     "parameters": _trainable,
     "figure5_throughput": _throughput,
+    "throughput_equal_memory": _equal_memory,
     "gpu_memory": _published,
+    "what_fits": _fits,
 }
 PREDICTED = (*_OTHERS, *paper.TABLES)
 

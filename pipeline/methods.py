@@ -1,13 +1,15 @@
-"""The ways to fine-tune that the paper compares: Full-FT, prompt tuning, LoRA, LoRA-qv, LoRA-FA, and QLoRA."""
+"""The ways to fine-tune that are compared: Full-FT, prompt tuning, LoRA, LoRA-qv, LoRA-FA, QLoRA and MiSS."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from peft import (
+    EvaConfig,
     LoraConfig,
+    MissConfig,
     PeftModel,
     PromptTuningConfig,
     PromptTuningInit,
@@ -15,14 +17,20 @@ from peft import (
     prepare_model_for_kbit_training,
     set_peft_model_state_dict,
 )
+from peft.tuners.lora import LoraLayer
+from peft.tuners.miss import MissLayer
 from peft.utils import SAFETENSORS_WEIGHTS_NAME, ModulesToSaveWrapper
 from safetensors.torch import load_file
+from torch import nn
 from transformers import PreTrainedModel
 
-from lorafa import LoraFaConfig, audit, get_lora_fa_model
+from lorafa import LoraFaConfig, Resampling, apply_recompute, audit, get_lora_fa_model, initialize_eva
+from lorafa.memory.sizes import bytes_of
 from lorafa.targets import select_targets
 from pipeline.assets import Source
 from pipeline.config.schema import RunConfig
+from pipeline.costs.recipe import recipe_of_run
+from pipeline.errors import ConfigError
 from pipeline.models import encoder
 from pipeline.tasks import kind_of
 
@@ -67,11 +75,64 @@ def load(run: RunConfig, source: Source, folder: Path) -> Tuned:
     model = kind.load_model(run, source, base_dtype(run))
     if run.method.kind == "untuned":
         return model.eval()
-    tuned = apply(
-        model, run
-    )  # the head is float32 before its weights come; PEFT's `from_pretrained` would round them
+    if run.method.resample is not None:  # the saved adapter is a chain of several
+        run = replace(run, **_rank_of(folder))
+    # The head is float32 before its weights come; PEFT's `from_pretrained` would round them.
+    tuned = apply(model, replace(run, method=replace(run.method, memory_budget=None)))
     set_peft_model_state_dict(tuned, load_file(folder / SAFETENSORS_WEIGHTS_NAME))
     return tuned.eval()
+
+
+def _rank_of(folder: Path) -> dict[str, Any]:
+    config = LoraFaConfig.from_pretrained(str(folder))
+    return {"rank": config.r, "alpha": config.lora_alpha}
+
+
+@torch.no_grad()
+def update_scale(model: nn.Module) -> float | None:
+    """Returns s·‖a‖, by which a step of B changes ΔW: the scale times the length of A's rows.
+
+    It is the root mean square over the adapters' layers and A's rows. MiSS has no A: it sums blocks of the input, as
+    LoRA-FA does with A = [I I ... I].
+
+    Returns:
+        None for a model without such adapters.
+    """
+    squares = [
+        module.scaling[name] ** 2
+        * cast(torch.Tensor, module.lora_A[name].weight).float().square().sum(1).mean()
+        for module in model.modules()
+        if isinstance(module, LoraLayer)
+        for name in module.active_adapters
+        if name in module.lora_A
+    ]
+    squares += [
+        torch.tensor(module.in_features / module.miss_r[name])
+        for module in model.modules()
+        if isinstance(module, MissLayer)
+        for name in module.active_adapters
+    ]
+    return float(torch.stack(squares).mean().sqrt()) if squares else None
+
+
+def start_from(model: Tuned, run: RunConfig, batches: Iterable[Any]) -> None:
+    """Gives an A that starts from data its values.
+
+    Args:
+        model: What `apply` returned.
+        run: Its configuration.
+        batches: Of training data.
+    """
+    if run.method.init_A == "eva":
+        # Every token counts, and every layer keeps its rank.
+        config = EvaConfig(rho=1.0, use_label_mask=False)
+        initialize_eva(cast(PeftModel, model), batches, eva_config=config, show_progress_bar=False)
+
+
+def resampling(model: Tuned, run: RunConfig) -> Resampling:
+    """Returns what draws A anew, for a run that asks for it."""
+    assert run.method.resample is not None
+    return Resampling(cast(PeftModel, model), run.method.resample, seed=run.seed)
 
 
 def _full_ft(model: PreTrainedModel, _run: RunConfig) -> Tuned:
@@ -93,26 +154,55 @@ def _prompt_tuning(model: PreTrainedModel, run: RunConfig) -> PeftModel:
 
 
 def _lora(model: PreTrainedModel, run: RunConfig) -> PeftModel:
-    return get_peft_model(model, LoraConfig(**_lora_arguments(model, run)))
-
-
-def _lora_fa(model: PreTrainedModel, run: RunConfig) -> PeftModel:
-    arguments = _lora_arguments(model, run)
-    if run.method.init_A is not None:
-        arguments["init_A"] = run.method.init_A
-    tuned = get_lora_fa_model(model, LoraFaConfig(**arguments))
-    audit(tuned).check()
+    tuned = get_peft_model(model, LoraConfig(**_lora_arguments(model, run)))
+    apply_recompute(tuned, run.method.recompute)
     return tuned
 
 
+def _miss(model: PreTrainedModel, run: RunConfig) -> PeftModel:
+    arguments = _arguments(model, run)
+    return get_peft_model(model, MissConfig(**arguments, miss_dropout=run.method.dropout or 0.0))
+
+
+def _lora_fa(model: PreTrainedModel, run: RunConfig) -> PeftModel:
+    method = run.method
+    arguments = _lora_arguments(model, run) | {"recompute": method.recompute}
+    arguments |= {key: value for key in ("init_A", "gradient") if (value := getattr(method, key)) is not None}
+    if method.memory_budget is not None:
+        arguments |= _within(bytes_of(method.memory_budget), run)
+    tuned = get_lora_fa_model(model, LoraFaConfig(**arguments))
+    if method.init_A != "eva":  # whose A is not there yet
+        audit(tuned).check()
+    return tuned
+
+
+def _within(memory: int, run: RunConfig) -> dict[str, Any]:
+    """Returns what backward computes again so that a step stays within a device's memory."""
+    from lorafa.memory.budget import plan  # which takes seconds to import
+    from lorafa.memory.recipe import RecipeError
+
+    try:
+        found = plan(recipe_of_run(run), memory)
+    except RecipeError as error:
+        raise ConfigError(f"method.memory_budget: {error}") from error
+    print(found)
+    return {"recompute": list(found.recipe.recompute), "recompute_first": found.first}
+
+
 def _lora_arguments(model: PreTrainedModel, run: RunConfig) -> dict[str, Any]:
+    return _arguments(model, run) | {
+        "lora_alpha": run.alpha,
+        "lora_dropout": run.method.dropout or 0.0,
+        "use_rslora": run.method.rslora,
+    }
+
+
+def _arguments(model: PreTrainedModel, run: RunConfig) -> dict[str, Any]:
     kind = kind_of(run)
     assert run.method.targets is not None
     return {
         "task_type": kind.TASK_TYPE,
         "r": run.rank,
-        "lora_alpha": run.alpha,
-        "lora_dropout": run.method.dropout or 0.0,
         "target_modules": select_targets(model, run.method.targets, run.method.layer_fraction),
         "modules_to_save": [kind.TRAINED_HEAD] if kind.TRAINED_HEAD else None,
     }
@@ -124,4 +214,5 @@ _APPLY: dict[str, Callable[[PreTrainedModel, RunConfig], Tuned]] = {
     "prompt-tuning": _prompt_tuning,
     "lora": _lora,
     "lora-fa": _lora_fa,
+    "miss": _miss,
 }

@@ -14,6 +14,7 @@ that there may be. Nothing is trained or downloaded, and no GPU is needed. What 
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
@@ -31,7 +32,7 @@ from pipeline.costs import cards
 from pipeline.costs.cost import UTILISATION
 from pipeline.costs.downloads import Download
 from pipeline.costs.sizes import ON_DISK, PUBLISHED
-from pipeline.costs.survey import Line, Survey
+from pipeline.costs.survey import Line, Misfit, Survey
 from pipeline.errors import ConfigError
 
 GB = 10**9
@@ -120,13 +121,38 @@ def misfits_table(survey: Survey) -> Table | None:
     return view
 
 
+def fits(survey: Survey) -> Iterator[str]:
+    """Yields, for each GPU, how many of the plan's steps fit it, and with what."""
+    misfits = survey.misfits()
+    for gpu in survey.gpus:
+        ways = Counter(_way(one) for one in misfits if one.gpu == gpu.name)
+        parts = [
+            f"{len(survey.steps) - ways.total()} fit as they are",
+            *(f"{n} {way}" for way, n in ways.items()),
+        ]
+        yield (
+            f"Of {len(survey.steps)} steps (each a model, method, batch size and length), on {gpu.name}: "
+            f"{', '.join(parts)}."
+        )
+
+
+def _way(misfit: Misfit) -> str:
+    """Returns by what runs fit that leaves their losses as they are."""
+    settings = [setting for setting, _ in misfit.remedies]
+    if any(setting.startswith("budget.micro_batch") for setting in settings):
+        return "with a micro-batch"
+    if any(setting.startswith("trainer=fsdp") for setting in settings):
+        return "on several GPUs alone"
+    return "not with these losses"
+
+
 def notes(survey: Survey, downloads: list[Download], jobs: int) -> Iterator[str]:
     """Yields what the numbers rest on."""
     total = survey.line(survey.runs)
-    precisions = sorted({one.shape.precision for one in survey.runs})
+    precisions = sorted({one.cost.precision for one in survey.runs})
     yield (
         f"Hours are operations over {survey.utilisation:g} of the GPU's dense peak in the precision of the run "
-        f"({', '.join(precisions)}; float32 without TF32, as PyTorch's default has it). Texts are taken to be as "
+        f"({', '.join(precisions)}; float32 is without TF32 unless `trainer.tf32` is set). Texts are taken to be as "
         "long as they are cut at: what is shorter costs less."
     )
     yield (
@@ -165,14 +191,29 @@ def notes(survey: Survey, downloads: list[Download], jobs: int) -> Iterator[str]
         yield f"Profile {survey.plan.profile.name} computes on the CPU, where `python -m pipeline.status` knows more."
 
 
-def comparison(survey: Survey, shorter: Survey) -> str:
-    """Says what a profile's shorter way costs beside its own."""
-    costs = []
-    for one in (survey, shorter):
-        total = one.line(one.runs)
-        hours = ", ".join(f"{total.seconds[gpu.name] / 3600:,.0f} h on {gpu.name}" for gpu in one.gpus)
-        costs.append(f"profile={one.plan.profile.name} takes {total.runs:,} runs and {hours}")
-    return f"Two ways: {'; '.join(costs)}. docs/plan.md says what the shorter one leaves out."
+def comparison_table(survey: Survey, shorter: Survey) -> Table:
+    """Lays a profile and its shorter way out side by side: runs and hours of each experiment."""
+    ways = (survey, shorter)
+    names = [way.plan.profile.name for way in ways]
+    headings = [
+        f"{what}, {name}" for what in ("runs", *(f"h on {gpu.name}" for gpu in survey.gpus)) for name in names
+    ]
+    title = f"Two ways, profile={' and profile='.join(names)} (docs/paper-profile.md)"
+    view = Table("experiment", *headings, title=title, box=box.SIMPLE_HEAD)
+    for column in view.columns[1:]:
+        column.justify = "right"
+
+    def add(name: str, lines: list[Line], style: str | None = None) -> None:
+        numbers = [f"{line.runs:,}" for line in lines]
+        for gpu in survey.gpus:
+            numbers += [f"{line.seconds[gpu.name] / 3600:,.1f}" for line in lines]
+        view.add_row(name, *numbers, style=style)
+
+    for name in survey.experiments:
+        add(name, [way.line(way.experiments[name]) for way in ways])
+    view.add_section()
+    add(status.TOTAL, [way.line(way.runs) for way in ways], "bold")
+    return view
 
 
 def facts(survey: Survey, target: str | None, price: float | None, jobs: int) -> dict[str, Any]:
@@ -257,12 +298,14 @@ def main() -> None:
     console.print(downloads_table(downloads))
     if misfits is not None:
         console.print(misfits)
-    for note in notes(survey, downloads, jobs):
+    for note in (*fits(survey), *notes(survey, downloads, jobs)):
         console.print(note)
     if plan.profile.shorter is not None:
         others = [word for word in overrides if not word.startswith("profile=")]
         shorter = plan_of_arguments([f"profile={plan.profile.shorter}", *others])
-        console.print(comparison(survey, Survey(shorter, target, gpus, survey.utilisation, survey.processes)))
+        console.print(
+            comparison_table(survey, Survey(shorter, target, gpus, survey.utilisation, survey.processes))
+        )
 
 
 if __name__ == "__main__":

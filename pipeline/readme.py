@@ -1,4 +1,6 @@
-"""Writes README.md's tables and numbers from those of a profile: `python -m pipeline.readme profile=mini`.
+"""Writes a page's tables and numbers from those of a profile: `python -m pipeline.readme profile=mini`.
+
+The page is README.md, or by `--page docs/questions.md` that of our questions, with its figures in docs/questions/.
 
 What it writes stands between `<!-- name -->` and `<!-- /name -->`, and nobody types there: the tables that the DAG has
 made, the verdicts under them, and what the runs ran on. The words around are the page's own.
@@ -16,11 +18,15 @@ from pipeline.cli import command_line, job
 from pipeline.config.plan import Plan
 from pipeline.config.planner import parse_plan
 from pipeline.errors import ConfigError, RecordError
+from pipeline.results import records
 from pipeline.tables.sanity import MARK
 
-PAGE = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "README.md"
+QUESTIONS = "questions.md"
 SHOWN = ("roberta-large", "llama-7b")  # of Table 5's models
 TRAINED = ("table2", "table3", "table4")
+NOT_MADE = "*Not made yet: `make questions` makes it.*"
 
 
 def blocks(plan: Plan) -> dict[str, str]:
@@ -38,9 +44,41 @@ def blocks(plan: Plan) -> dict[str, str]:
     grid, _ = _table(results, "table5")
     rows = [line for line in grid[2:] if line.split("|")[1].strip() in SHOWN]
     directories = [Path(run.directory) for name in TRAINED for run in plan.runs_of(name)]
-    runs = export.read(results)
-    runs = runs[runs.run.isin([path.relative_to(results / "runs").as_posix() for path in directories])]
-    return found | {"table5": "\n".join([*grid[:2], *rows]), "runs": _runs(runs)}
+    return found | {"table5": "\n".join([*grid[:2], *rows]), "runs": _runs(_exported(results, directories))}
+
+
+def answers(plan: Plan) -> dict[str, str]:
+    """Returns what stands between each pair of comments on the page of our questions, as far as it is made.
+
+    Raises:
+        ConfigError: The profile's numbers mean nothing.
+    """
+    if not plan.profile.judged:
+        raise ConfigError(f"the numbers of profile {plan.profile.name} mean nothing: they are not for a page")
+    results = Path(plan.profile.results)
+    names = [name for name, one in plan.experiments.items() if one.section == "questions"]
+    found = {name: _answer(results, name) for name in names}
+    directories = [Path(run.directory) for name in names for run in plan.expected(name)]
+    made = [path for path in directories if (path / records.NAME).is_file()]
+    return found | {"runs": _runs(_exported(results, made)) if made else NOT_MADE}
+
+
+def _answer(results: Path, name: str) -> str:
+    """Returns a question's table, below the verdicts on its pairs."""
+    if not (results / f"tables/{name}.md").is_file():
+        return NOT_MADE
+    grid, _ = _table(results, name)
+    data = pd.read_csv(results / f"tables/{name}.csv")
+    said = data.text.dropna().tolist() if "text" in data else []
+    return "\n\n".join(part for part in ("\n".join(grid), "\n".join(f"- {text}" for text in said)) if part)
+
+
+def copy_figures(plan: Plan, folder: Path) -> None:
+    """Puts the figures of our questions beside their page, as far as they are made."""
+    for name, experiment in plan.experiments.items():
+        figure = Path(plan.profile.results, f"figures/{name}.svg")
+        if experiment.section == "questions" and figure.is_file():
+            files.write_bytes(folder / figure.name, figure.read_bytes())
 
 
 def fill(page: str, found: dict[str, str]) -> str:
@@ -79,6 +117,12 @@ def _table(results: Path, name: str) -> tuple[list[str], list[str]]:
     return grid, [line.removeprefix("- ") for line in lines if line.startswith("- ")]
 
 
+def _exported(results: Path, directories: list[Path]) -> pd.DataFrame:
+    """Returns the rows of some runs in the table of all."""
+    runs = export.read(results)
+    return runs[runs.run.isin([path.relative_to(results / "runs").as_posix() for path in directories])]
+
+
 def _runs(runs: pd.DataFrame) -> str:
     """Returns one sentence on what the numbers rest on: runs, seeds, machine, precision and time."""
     machines = []
@@ -112,7 +156,10 @@ def main() -> None:
     parser.add_argument("--page", type=Path, default=PAGE, help="the file to write to; README.md by default")
     plan, arguments = parse_plan(parser)
     old = _read(arguments.page)
-    new = fill(old, blocks(plan))
+    of_questions = arguments.page.name == QUESTIONS
+    new = fill(old, answers(plan) if of_questions else blocks(plan))
+    if of_questions:
+        copy_figures(plan, arguments.page.with_suffix(""))
     if new != old:
         files.write_text(arguments.page, new)
     print(f"{arguments.page}: {'written' if new != old else 'as it was'}")

@@ -2,7 +2,7 @@
 
 python -m pipeline.show table2                 one table of the mini profile
 python -m pipeline.show table2 profile=paper   of another
-python -m pipeline.show tables                 those of a target that are there: tables, figures, rebuttal, all
+python -m pipeline.show tables                 those there are of a target: tables, figures, rebuttal, questions, all
 
 It shows what is there: `python -m pipeline.status` says whether more is to be done.
 """

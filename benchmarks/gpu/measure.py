@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lorafa.memory.adapt import adapt
+from lorafa.memory.adapt import adapt, linear_layers
 from lorafa.memory.batch import batch_of
 from lorafa.memory.depth import full
 from lorafa.memory.margin import CONTEXT
@@ -70,10 +70,32 @@ def build(recipe: Recipe) -> Trainer:
             dtype=DTYPES[recipe.dtype],
             attn_implementation=attention_of(config, recipe.attention),
         )
+        if recipe.quantization == "nf4":
+            quantize(model)
+            recipe = replace(recipe, quantization="none")  # which is done
         flags = full(config, recipe.layer_fraction).adapted
         adapted = adapt(model, recipe, dict(zip(block_stacks(model), flags, strict=True))).train()
     trained = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
     return Trainer(adapted, torch.optim.AdamW(trained, lr=1e-5))
+
+
+def quantize(model: nn.Module) -> None:
+    """Put bitsandbytes' NF4 layers with double quantization in the place of the linear layers of the blocks (QLoRA)."""
+    from bitsandbytes.nn import Linear4bit
+
+    for blocks in linear_layers(model).values():
+        for path in (path for block in blocks for path in block):
+            plain = model.get_submodule(path)
+            assert isinstance(plain, nn.Linear)
+            shape, bias, weight = (
+                (plain.in_features, plain.out_features),
+                plain.bias is not None,
+                plain.weight,
+            )
+            layer = Linear4bit(*shape, bias, weight.dtype, compress_statistics=True, quant_type="nf4")
+            layer.load_state_dict(plain.state_dict())
+            model.set_submodule(path, layer.to(weight.device))  # which quantizes
+    model.is_loaded_in_4bit = True  # type: ignore[assignment]  # what PEFT looks at
 
 
 def measure(recipes: list[Recipe], steps: int) -> Iterator[tuple[Recipe, Measurement]]:

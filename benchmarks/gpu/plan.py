@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 
 from benchmarks.rungs import COMBINATIONS, RUNGS
@@ -102,6 +103,7 @@ def groups() -> list[Group]:
     """Every step, in groups, most important first; a step that two groups have is in the first of them."""
     batches = [step for size in BATCHES for step in adapters(replace(LLAMA, batch_size=size))]
     flash = [replace(step, attention="flash") for step in batches if step.method != "lora"]
+    nf4 = [replace(step, quantization="nf4") for step in batches if step.method != "lora"]
     fractions = [replace(LLAMA, batch_size=8, layer_fraction=tenths / 10) for tenths in range(1, 11)]
     checkpointed = replace(LLAMA, batch_size=32, source_length=256, checkpointing=True)
     ranks = [replace(checkpointed, rank=2**power) for power in range(8)]
@@ -111,6 +113,7 @@ def groups() -> list[Group]:
         ("figure5", batches + flash),
         *((f"table5 {base.model}", [full_ft(base), *adapters(base)]) for base in OTHERS),
         ("full-ft, as far as it fits", [replace(full_ft(LLAMA), batch_size=size) for size in BATCHES[:-1]]),
+        *([("figure2a, nf4", nf4)] if find_spec("bitsandbytes") else []),
         ("figure2b", [step for base in fractions for step in adapters(base)]),
         ("figure2c", [step for base in ranks for step in adapters(base)]),
     ]

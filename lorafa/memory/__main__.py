@@ -12,7 +12,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -103,13 +103,21 @@ def new_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--rungs",
         action="store_true",
-        help="with --device-memory: every rung of recomputation, which takes minutes",
+        help="with --device-memory: every rung of recomputation, and LoRA with checkpointed blocks",
     )
     parser.add_argument(
         "--html", type=Path, help="write a page that plans without a network: takes minutes; --model a,b,..."
     )
     parser.add_argument(
         "--budget", type=device_bytes, help="such as 24GiB: recompute the least with which lora-fa fits"
+    )
+    parser.add_argument(
+        "--accumulate", action="store_true", help="with --budget: in micro-batches, if need be"
+    )
+    parser.add_argument(
+        "--to-host",
+        action="store_true",
+        help="with --budget: blocks' inputs in the host's memory, if need be",
     )
     parser.add_argument("--json", action="store_true", help="print JSON, sizes in bytes")
     return parser
@@ -150,27 +158,6 @@ def recipe_of(options: argparse.Namespace) -> Recipe:
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
-
-
-def side_by_side(recipe: Recipe, rungs: bool = False) -> dict[str, Recipe]:
-    """The recipe under each method, by a readable name; the asked one comes first.
-
-    Args:
-        recipe: The asked one.
-        rungs: Whether to have LoRA-FA with all of the ladder of recomputation, and not only its first two rungs.
-    """
-    from lorafa.memory.budget import ladder
-
-    plain = replace(recipe, recompute=())
-    others = {
-        f"lora-fa, up to {rung[-1]}" if rung else "lora-fa": replace(plain, method="lora-fa", recompute=rung)
-        for rung in ladder(recipe)[: None if rungs else 2]
-    }
-    others["lora"] = replace(plain, method="lora")
-    if recipe.quantization == "none" and (recipe.shards == 1 or recipe.sharding != "frozen"):
-        others["full-ft"] = replace(plain, method="full-ft", adapter_dropout=0.0, target_modules=())
-    named = next((name for name, other in others.items() if other == recipe), recipe.method)
-    return {named: recipe} | {name: other for name, other in others.items() if other != recipe}
 
 
 def breakdown_table(result: Estimate) -> Table:
@@ -255,6 +242,7 @@ def as_json(result: Estimate, fits: dict[str, tuple[Fit, Change | None]], device
 def compare(recipe: Recipe, device_memory: int, rungs: bool = False) -> dict[str, tuple[Fit, Change | None]]:
     """How each method fits on a device; one that cannot be run on the model is left out, with a line on stderr."""
     from lorafa.memory.fit import cheapest_change, fit
+    from lorafa.memory.methods import side_by_side
 
     fits = {}
     for name, other in side_by_side(recipe, rungs).items():
@@ -299,7 +287,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.budget:
             from lorafa.memory.budget import plan
 
-            chosen = plan(recipe, options.budget)
+            chosen = plan(recipe, options.budget, options.accumulate, options.to_host)
             recipe = chosen.recipe
             print(chosen, file=sys.stderr)
         result = estimate(recipe)

@@ -15,6 +15,8 @@ from lorafa.options import FreeRecompute
 
 LARGEST = 1 << 16  # batch sizes and lengths are not searched beyond
 LENGTH_STEP = 64  # lengths are searched in multiples of this
+FAR = 8  # times what fits: no larger step is tried next
+PATIENCE = 4  # of so many guesses one is half-way, where the line may mislead
 
 
 @dataclass(frozen=True)
@@ -84,49 +86,73 @@ def fit(recipe: Recipe, device_memory: int) -> Fit:
     )
 
 
-def largest_batch(recipe: Recipe, device_memory: int, limit: int = LARGEST) -> int:
-    """The largest batch size, up to a limit, that fits on `device_memory` bytes; 0: none."""
-    return _largest(lambda size: safe(replace(recipe, batch_size=size)), device_memory, limit)
+def largest_batch(
+    recipe: Recipe, device_memory: int, limit: int = LARGEST, tried: dict[int, int] | None = None
+) -> int:
+    """The largest batch size, up to a limit, that fits on `device_memory` bytes; 0: none.
+
+    Args:
+        recipe: Of any batch size, from which the search begins.
+        device_memory: Bytes of the device.
+        limit: The largest batch size that is tried.
+        tried: What a step needs, by batch size, as far as it is known; gets what is tried. For another device.
+    """
+    return _largest(
+        lambda size: safe(replace(recipe, batch_size=size)),
+        device_memory,
+        limit,
+        recipe.batch_size,
+        {} if tried is None else tried,
+    )
 
 
-def largest_length(recipe: Recipe, device_memory: int) -> int:
+def largest_length(recipe: Recipe, device_memory: int, tried: dict[int, int] | None = None) -> int:
     """The largest length, in multiples of `LENGTH_STEP`, that fits on `device_memory` bytes; 0: none.
 
     The recipe's own where the model's input has a fixed size, as pictures have.
+
+    Args:
+        recipe: Of any length, near which the search begins.
+        device_memory: Bytes of the device.
+        tried: As that of `largest_batch`, by multiples of `LENGTH_STEP`.
     """
     if not takes_length(load_config(recipe.model)):
         return recipe.source_length
-    steps = longest(recipe.model) // LENGTH_STEP
 
     def need(step: int) -> int:
         return safe(replace(recipe, source_length=LENGTH_STEP * step))
 
-    return LENGTH_STEP * _largest(need, device_memory, steps)
+    limit = longest(recipe.model) // LENGTH_STEP
+    start = recipe.source_length // LENGTH_STEP
+    return LENGTH_STEP * _largest(need, device_memory, limit, start, {} if tried is None else tried)
 
 
-def _largest(need: Callable[[int], int], memory: int, limit: int) -> int:
+def _largest(need: Callable[[int], int], memory: int, limit: int, start: int, tried: dict[int, int]) -> int:
     """The largest n of 1..limit up to which `need` is at most `memory`; 0 if it is more for 1.
 
-    What a step needs is nearly affine: n is guessed on the line through the last two that were tried, and every third
-    time half-way, where the line misleads.
+    What a step needs is nearly affine in n, so that a line through two points leads to the answer; the answer and what
+    is next to it are always tried.
     """
-    low, high = 0, limit + 1
-    tried: list[tuple[int, int]] = []
-    while high - low > 1:
-        guess = min(len(tried) + 1, limit) if len(tried) < 2 else (low + high) // 2
-        if len(tried) >= 2 and len(tried) % 3 != 0:
-            (first, at_first), (second, at_second) = tried[-2:]
-            if at_first != at_second:
-                guess = first + (memory - at_first) * (second - first) // (at_second - at_first)
-        if high > limit:  # nothing was too large yet: a step far beyond what fits takes long to estimate
-            guess = min(guess, 4 * max(low, 1))
+    while True:
+        low = max((n for n, size in tried.items() if size <= memory), default=0)
+        high = min((n for n in tried if n > low), default=limit + 1)
+        if high - low <= 1:
+            return low
+        guess = _guess(tried, memory, low, high) if tried else start
+        if high not in tried:  # nothing is too large yet: a step far beyond what fits takes long to estimate
+            guess = min(guess, FAR * max(low, start))
         guess = min(max(guess, low + 1), high - 1)
-        tried.append((guess, need(guess)))
-        if tried[-1][1] <= memory:
-            low = guess
-        else:
-            high = guess
-    return low
+        tried[guess] = need(guess)
+
+
+def _guess(tried: dict[int, int], memory: int, low: int, high: int) -> int:
+    """Where the line through the points on both sides of the answer says it is, or through the outermost known ones."""
+    bounded = high in tried
+    first, second = (low, high) if bounded and low else (min(tried), max(tried))
+    rise = tried[second] - tried[first]
+    if rise > 0 and not (bounded and len(tried) % PATIENCE == 0):
+        return first + (memory - tried[first]) * (second - first) // rise
+    return (low + high) // 2 if bounded else 4 * low  # the line misleads, or there is none yet
 
 
 def changes(recipe: Recipe) -> list[tuple[str, Recipe]]:

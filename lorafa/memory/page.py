@@ -13,18 +13,19 @@ from dataclasses import dataclass, fields, replace
 from html import escape
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from rich.console import Console
 from rich.progress import track
 
 import lorafa
+from lorafa.memory.budget import FREE, ladder
 from lorafa.memory.cards import CARDS
 from lorafa.memory.estimate import Estimate, estimate
 from lorafa.memory.fit import longest
 from lorafa.memory.margin import CONTEXT, MARGIN
 from lorafa.memory.recipe import Method, Recipe, RecipeError
-from lorafa.options import FreeRecompute, Recompute
+from lorafa.options import Recompute
 
 MIB = 2**20
 TEMPLATE = Path(__file__).with_name("page.html")
@@ -47,38 +48,69 @@ class Choice:
     Attributes:
         label: What a reader calls it.
         method: Of the recipe.
-        code: How a model is made ready for it; RANK stands for the rank.
-        recompute: Of the recipe.
+        code: How a model is made ready for it; RANK stands for the rank, KINDS for what is recomputed.
+        up_to: The kind of recomputation that its rung of the ladder ends with; without one, nothing is recomputed.
+        checkpointing: Of the recipe.
     """
 
     label: str
     method: Method
     code: str
-    recompute: tuple[Recompute, ...] = ()
-
-    @property
-    def options(self) -> str:
-        """Its part of the command line."""
-        return f"--method {self.method}" + (" --recompute all" if self.recompute else "")
+    up_to: Recompute | None = None
+    checkpointing: bool = False
 
     def of(self, setting: Recipe) -> Recipe:
         """The setting with this method.
 
         Raises:
-            RecipeError: The setting does not allow it.
+            RecipeError: The setting does not allow it, or the model has no such rung.
         """
-        plain: dict[str, Any] = (
-            {"adapter_dropout": 0.0, "target_modules": ()} if self.method == "full-ft" else {}
-        )
-        return replace(setting, method=self.method, recompute=self.recompute, **plain)
+        changes: dict[str, Any] = {"method": self.method, "recompute": ()}
+        if self.method == "full-ft":
+            changes |= {"adapter_dropout": 0.0, "target_modules": ()}
+        if self.checkpointing:
+            changes["checkpointing"] = True
+        if self.up_to:
+            changes["recompute"] = rung(setting, self.up_to)
+        return replace(setting, **changes)
+
+    def words(self, recipe: Recipe) -> dict[str, str]:
+        """What the page shows of the choice for a model: its part of the command line, and its code."""
+        options = [f"--method {self.method}"]
+        options += [f"--recompute {','.join(recipe.recompute)}"] if self.up_to else []
+        options += ["--checkpointing"] if self.checkpointing else []
+        return {"options": " ".join(options), "code": self.code.replace("KINDS", str(list(recipe.recompute)))}
 
 
+def rung(setting: Recipe, kind: Recompute) -> tuple[Recompute, ...]:
+    """The rung of a model's ladder that ends with a kind; `loss` stands for the last of those without a product.
+
+    Raises:
+        RecipeError: The model has none.
+    """
+    ends = {found[-1]: found for found in ladder(setting) if found}
+    if kind == "loss":
+        kind = next((free for free in reversed(FREE) if free in ends), kind)
+    if kind not in ends:
+        raise RecipeError(f"{setting.model}: nothing to recompute up to {kind}")
+    return ends[kind]
+
+
+LORA = 'get_peft_model(model, LoraConfig(r=RANK, target_modules="all-linear"))'
+LEAN = 'get_lora_fa_model(model, LoraFaConfig(r=RANK, target_modules="all-linear", recompute=KINDS))'
 CHOICES = (
-    Choice("LoRA (PEFT)", "lora", 'get_peft_model(model, LoraConfig(r=RANK, target_modules="all-linear"))'),
+    Choice("LoRA (PEFT)", "lora", LORA),
+    Choice(
+        "LoRA (PEFT), blocks checkpointed",
+        "lora",
+        'model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})\n'
+        f"model.enable_input_require_grads()\n{LORA}",
+        checkpointing=True,
+    ),
     Choice(
         "LoRA with a frozen A (PEFT)",
         "lora-frozen-a",
-        'model = get_peft_model(model, LoraConfig(r=RANK, target_modules="all-linear"))\n'
+        f"model = {LORA}\n"
         "for name, parameter in model.named_parameters():\n"
         '    parameter.requires_grad_("lora_B" in name)',
     ),
@@ -87,12 +119,10 @@ CHOICES = (
         "lora-fa",
         'get_lora_fa_model(model, LoraFaConfig(r=RANK, target_modules="all-linear"))',
     ),
-    Choice(
-        "LoRA-FA, recomputing",
-        "lora-fa",
-        'get_lora_fa_model(model, LoraFaConfig(r=RANK, target_modules="all-linear", recompute=True))',
-        get_args(FreeRecompute),
-    ),
+    Choice("LoRA-FA, no product computed again", "lora-fa", LEAN, up_to="loss"),
+    Choice("LoRA-FA, and q, k, v again", "lora-fa", LEAN, up_to="qkv"),
+    Choice("LoRA-FA, and gate and up again", "lora-fa", LEAN, up_to="mlp"),
+    Choice("LoRA-FA, whole blocks again", "lora-fa", LEAN, up_to="block"),
     Choice("Full fine-tuning", "full-ft", "model.requires_grad_(True)"),
 )
 
@@ -176,19 +206,23 @@ def tables(models: list[str], setting: Recipe, grid: Grid) -> dict[str, Any]:
     """What the page looks up.
 
     Returns:
-        `ranks`, `batches`, `parts`, `choices` (label, options and code), `cards` and `context` (MiB), `margin` (a
-        share), `setting` (in words), `options` (of the command line) and `models`: for each its `lengths` and its
-        `points`, by choice, length, rank and batch; null for a choice that cannot be run.
+        `ranks`, `batches`, `parts`, `choices` (label, and whether they have a rank), `cards` and `context` (MiB),
+        `margin` (a share), `setting` (in words), `options` (of the command line) and `models`: for each its `lengths`,
+        its `words`, by choice, and its `points`, by choice, length, rank and batch; null for what cannot be run.
 
     Raises:
         ModelNotFoundError: One of the models is unknown.
         RecipeError: The setting fits none of the methods on a model.
     """
     lengths = {name: [length for length in grid.lengths if length <= longest(name)] for name in models}
-    sheets = {
-        (name, choice, length): sheet(replace(setting, model=name, source_length=length), choice, grid)
+    recipes = {
+        (name, choice): possible(choice, replace(setting, model=name))
         for name in models
         for choice in CHOICES
+    }
+    sheets = {
+        (name, choice, length): sheet(recipe, length, grid)
+        for (name, choice), recipe in recipes.items()
         for length in lengths[name]
     }
     found = dict(zip(sheets, _estimated(list(sheets.values())), strict=True))
@@ -200,7 +234,7 @@ def tables(models: list[str], setting: Recipe, grid: Grid) -> dict[str, Any]:
         "ranks": grid.ranks,
         "batches": grid.batches,
         "parts": PARTS,
-        "choices": [{"label": c.label, "options": c.options, "code": c.code} for c in CHOICES],
+        "choices": [{"label": choice.label, "ranked": choice.method != "full-ft"} for choice in CHOICES],
         "cards": {name: nbytes // MIB for name, nbytes in CARDS.items()},
         "context": CONTEXT // MIB,
         "margin": MARGIN,
@@ -209,6 +243,9 @@ def tables(models: list[str], setting: Recipe, grid: Grid) -> dict[str, Any]:
         "models": {
             name: {
                 "lengths": lengths[name],
+                "words": [
+                    choice.words(recipe) if (recipe := recipes[name, choice]) else None for choice in CHOICES
+                ],
                 "points": [[found[name, choice, length] for length in lengths[name]] for choice in CHOICES],
             }
             for name in models
@@ -216,13 +253,20 @@ def tables(models: list[str], setting: Recipe, grid: Grid) -> dict[str, Any]:
     }
 
 
-def sheet(setting: Recipe, choice: Choice, grid: Grid) -> Sheet | None:
-    """The points of a choice; None if the setting does not allow it."""
-    ranks = grid.ranks[:1] if choice.method == "full-ft" else grid.ranks
+def possible(choice: Choice, setting: Recipe) -> Recipe | None:
+    """The setting with a choice; None if the setting, or its model, does not allow it."""
     try:
-        return Sheet(choice.of(setting), ranks, grid.batches)
+        return choice.of(setting)
     except RecipeError:
         return None
+
+
+def sheet(recipe: Recipe | None, length: int, grid: Grid) -> Sheet | None:
+    """The points of a recipe at a length."""
+    if recipe is None:
+        return None
+    ranks = grid.ranks[:1] if recipe.method == "full-ft" else grid.ranks
+    return Sheet(replace(recipe, source_length=length), ranks, grid.batches)
 
 
 def _estimated(sheets: list[Sheet | None]) -> list[list[list[list[int]]] | None]:

@@ -14,6 +14,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
+
+from lorafa.recompute.host import to_host
 
 # What CUDA's autocast runs in float32 and the CPU's does not.
 # Source: documentation of torch.amp, "CUDA Ops that can autocast to float32".
@@ -57,8 +60,19 @@ AUTOCAST_TO_FLOAT32: frozenset[Callable[..., Any]] = frozenset(
 HALF = (torch.float16, torch.bfloat16)
 
 
+class _OnHost:
+    """A tensor in the host's memory, of which the device keeps nothing: what `to_host` returns."""
+
+    def __init__(self, x: torch.Tensor) -> None:
+        self.like = x.size(), x.stride(), x.dtype
+
+    def to(self, device: torch.device, non_blocking: bool = False) -> torch.Tensor:
+        size, stride, dtype = self.like
+        return torch.empty_strided(size, stride, dtype=dtype, device=device)
+
+
 class CudaSemantics(TorchFunctionMode):
-    """Calls what CUDA would call: fused dropout, fused attention, and autocast's float32 list."""
+    """Calls what CUDA would call: fused dropout, fused attention, copies to the host, and autocast's float32 list."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -66,6 +80,8 @@ class CudaSemantics(TorchFunctionMode):
             return fused_dropout(*args, **kwargs)
         if func is F.scaled_dot_product_attention:
             return fused_attention(*args, **kwargs)
+        if func is to_host:
+            return _OnHost(*args)
         if func in AUTOCAST_TO_FLOAT32 and torch.is_autocast_enabled("cpu"):
             args = [_float32(a) for a in args]
             kwargs = {name: _float32(value) for name, value in kwargs.items()}
@@ -130,11 +146,33 @@ def _float32(value: Any) -> Any:
     return value.float() if isinstance(value, torch.Tensor) and value.dtype in HALF else value
 
 
+def mask_of_padding(*args: Any, attention_mask: torch.Tensor | None = None, **options: Any) -> Any:
+    """The mask that transformers makes for SDPA, and none where no token is padding.
+
+    transformers reads from the positions whether sequences are packed. It cannot read fake ones, and would make a mask
+    to be sure: attention would then be another kernel's, and keys and values be repeated for grouped queries.
+    """
+    if attention_mask is None:
+        return None
+    return sdpa_mask(*args, attention_mask=attention_mask, **options)  # type: ignore[misc]  # all but one by name
+
+
+@contextmanager
+def masks_of_padding() -> Iterator[None]:
+    """Have transformers make masks by `mask_of_padding`."""
+    ALL_MASK_ATTENTION_FUNCTIONS["sdpa"] = mask_of_padding
+    try:
+        yield
+    finally:
+        del ALL_MASK_ATTENTION_FUNCTIONS["sdpa"]
+
+
 @contextmanager
 def device_semantics(device: str, autocast: torch.dtype | None) -> Iterator[None]:
     """Run fake or real CPU tensors as `device` ("cuda" or "cpu") would, in autocast if a dtype is given."""
     with (
         torch.autocast("cpu", autocast) if autocast else nullcontext(),
         CudaSemantics() if device == "cuda" else nullcontext(),
+        masks_of_padding(),
     ):
         yield

@@ -108,12 +108,11 @@ class Gated(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the feed-forward network to (..., d)."""
-        name = activation_name(self.act_fn)
-        return self.plain(x) if name is None else self.down_proj(self.product(x, name))
+        return self.network(x, activation_name(self.act_fn))
 
-    def plain(self, x: Tensor) -> Tensor:
-        """The network as the library has it."""
-        return cast(Tensor, super().forward(x))
+    def network(self, x: Tensor, name: str | None) -> Tensor:
+        """The network with an activation of `ACTIVATIONS`, or as the library has it where the activation is none."""
+        return cast(Tensor, super().forward(x)) if name is None else self.down(self.product(x, name))
 
     def product(self, x: Tensor, name: str) -> Tensor:
         """act(gate)·up, (..., d_ff), by an activation of `ACTIVATIONS`."""
@@ -122,6 +121,10 @@ class Gated(nn.Module):
     def gate_and_up(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The two products of the input, (..., d_ff) each."""
         return self.gate_proj(x), self.up_proj(x)
+
+    def down(self, product: Tensor) -> Tensor:
+        """What the network makes of act(gate)·up, (..., d)."""
+        return self.down_proj(product)
 
 
 class GatedPhi3(Gated):
@@ -132,10 +135,7 @@ class GatedPhi3(Gated):
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """Apply the feed-forward network to (..., d)."""
-        name = activation_name(self.activation_fn)
-        if name is None:
-            return self.plain(hidden_states)
-        return self.down_proj(self.product(hidden_states, name))
+        return self.network(hidden_states, activation_name(self.activation_fn))
 
     def gate_and_up(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The two halves of one product, (..., d_ff) each."""
@@ -154,17 +154,18 @@ class GatedT5(Gated):
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """Apply the feed-forward network to (..., d)."""
-        name = activation_name(self.act)
-        if name is None:
-            return self.plain(hidden_states)
-        product = self.dropout(self.product(hidden_states, name))
-        if self.wo.weight.is_floating_point():  # T5 keeps wo in fp32 in half-precision models
-            product = product.to(self.wo.weight.dtype)
-        return cast(Tensor, self.wo(product))
+        return self.network(hidden_states, activation_name(self.act))
 
     def gate_and_up(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The two products of the input, (..., d_ff) each."""
         return self.wi_0(x), self.wi_1(x)
+
+    def down(self, product: Tensor) -> Tensor:
+        """What the network makes of act(gate)·up, (..., d)."""
+        product = self.dropout(product)
+        if self.wo.weight.is_floating_point():  # T5 keeps wo in fp32 in half-precision models
+            product = product.to(self.wo.weight.dtype)
+        return cast(Tensor, self.wo(product))
 
 
 class LeanReLU(nn.ReLU):

@@ -132,11 +132,11 @@ def made_again(tensors: Sequence[Tensor], replay: Replay) -> Iterator[None]:
         replay: Makes them again, in the same order.
     """
     outer = _hooks()
-    numbers = {_place(tensor): number for number, tensor in enumerate(tensors)}
+    numbers = {place(tensor): number for number, tensor in enumerate(tensors)}
     again = _Again(replay)
 
     def pack(tensor: Tensor) -> Any:
-        number = numbers.get(_place(tensor))
+        number = numbers.get(place(tensor))
         if number is not None:
             again.kept.add(number)
             return number
@@ -156,6 +156,6 @@ def made_again(tensors: Sequence[Tensor], replay: Replay) -> Iterator[None]:
         yield
 
 
-def _place(tensor: Tensor) -> tuple[Any, ...]:
+def place(tensor: Tensor) -> tuple[Any, ...]:
     """What tells a tensor from others that are alive: where it lies in which storage."""
     return tensor.untyped_storage()._cdata, tensor.storage_offset(), tensor.shape, tensor.stride()

@@ -6,7 +6,7 @@ from typing import get_args
 from torch import nn
 
 from lorafa.options import FreeRecompute
-from lorafa.recompute import activation, attention, block, dropout, eight_bit, loss, mlp, norm
+from lorafa.recompute import activation, attention, block, dropout, eight_bit, host, loss, mlp, norm
 from lorafa.recompute.classes import Classes
 
 FREE = get_args(FreeRecompute)
@@ -21,6 +21,7 @@ LEAN: dict[str, Classes] = {
     "qkv": attention.CLASSES,
     "mlp": mlp.CLASSES,
     "block": block.CLASSES,
+    "block-on-host": host.CLASSES,
 }
 # Why a kind cannot be had in a model, though it has the modules; None if it can.
 OBSTACLES: dict[str, Callable[[nn.Module], str | None]] = {
@@ -28,7 +29,12 @@ OBSTACLES: dict[str, Callable[[nn.Module], str | None]] = {
     "qkv": attention.obstacle,
 }
 # Kinds that would do the same work twice.
-EXCLUSIVE = {"mlp": {"activation-8bit"}, "block": {"activation-8bit", "qkv", "mlp"}}
+_IN_BLOCKS = {"activation-8bit", "qkv", "mlp"}
+EXCLUSIVE = {
+    "mlp": {"activation-8bit"},
+    "block": _IN_BLOCKS,
+    "block-on-host": {*_IN_BLOCKS, "block"},
+}
 _OWN = {lean: plain for classes in LEAN.values() for plain, lean in classes.items()}
 
 
@@ -44,8 +50,9 @@ def apply_recompute(
     Args:
         model: The model, or a wrapper of it.
         kinds: What is not saved: "norm", "activation", "dropout", "loss", which cost no matrix product; "qkv", "mlp"
-            and "block", which do; "activation-8bit", which is approximate and for LoRA-FA alone. True for those of
-            the first four that the model has, False for none.
+            and "block", which do; "block-on-host", which keeps a block's input in the host's memory; "activation-8bit",
+            which is approximate and for LoRA-FA alone. True for those of the first four that the model has, False for
+            none.
         blocks: Numbers of the blocks, in each stack of the model, that recompute; all of the model if None.
 
     Returns:

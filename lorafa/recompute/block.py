@@ -32,9 +32,7 @@ class _Checkpointed:
     _gradient_checkpointing_func = staticmethod(partial(checkpoint, **CHECKPOINT))
 
 
-CLASSES = derived(
-    "Checkpointed",
-    _Checkpointed,
+BLOCKS = (
     LlamaDecoderLayer,
     Qwen2DecoderLayer,
     Qwen3DecoderLayer,
@@ -44,3 +42,4 @@ CLASSES = derived(
     T5Block,
     RobertaLayer,
 )
+CLASSES = derived("Checkpointed", _Checkpointed, *BLOCKS)

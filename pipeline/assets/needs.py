@@ -22,6 +22,8 @@ MODEL_FILES = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.json", "merges.txt", "vocab.txt", "spiece.model", "tokenizer.model"),
 )
+# Super-NaturalInstructions' own split, training and test, as GitHub lists it; the hub's copy has folders instead.
+NATURAL_INSTRUCTIONS_SPLIT = ("splits/default/train_tasks.txt", "splits/default/test_tasks.txt")
 # Configurations of cais/mmlu that are no subjects.
 NOT_SUBJECTS = ("all", "auxiliary_train")
 
@@ -171,10 +173,12 @@ def _splits(task: Task) -> tuple[str, ...]:
 
 
 def _files(task: Task) -> tuple[str, ...]:
-    """Super-NaturalInstructions: a file for each task, as on GitHub or as in the hub's copy."""
+    """Super-NaturalInstructions: a file for each task, as on GitHub or in the hub's copy; without names, all."""
     if task.instructions is None or task.instructions.format != "natural-instructions":
         return ()
     tasks = [*task.instructions.train_tasks, *task.instructions.heldout_tasks]
+    if not tasks:
+        return (*NATURAL_INSTRUCTIONS_SPLIT, "tasks/*.json", "train/*.jsonl", "test/*.jsonl")
     return tuple(pattern for name in tasks for pattern in natural_instructions_files(name))
 
 

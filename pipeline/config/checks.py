@@ -4,6 +4,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from lorafa.memory.sizes import bytes_of
+
 Check = tuple[Callable[[Any], object], str]
 
 _NAME = re.compile(r"\w[\w.-]*", re.ASCII)
@@ -32,6 +34,13 @@ def one_of(*choices: str) -> dict[str, Check]:
     return {"check": (lambda value: value in choices, f"must be one of {', '.join(choices)}")}
 
 
+def each_of(*choices: str) -> dict[str, Check]:
+    """Accepts lists of these values."""
+    return {
+        "check": (lambda values: set(values) <= set(choices), f"each must be one of {', '.join(choices)}")
+    }
+
+
 def not_empty() -> dict[str, Check]:
     """Accepts what has a length."""
     return {"check": (lambda value: len(value) > 0, "must not be empty")}
@@ -55,6 +64,18 @@ def repository() -> dict[str, Check]:
 def targets() -> dict[str, Check]:
     """Accepts what `lorafa.targets.select_targets` takes, without importing torch."""
     return {"check": (_is_target, f"must be {TARGETS}")}
+
+
+def size() -> dict[str, Check]:
+    """Accepts sizes of memory."""
+    return {"check": (_is_size, "must be a size like 24GiB or 80GB")}
+
+
+def _is_size(value: str) -> bool:
+    try:
+        return bytes_of(value) > 0
+    except ValueError:
+        return False
 
 
 def _is_target(value: str) -> bool:

@@ -30,7 +30,7 @@ import pipeline.config.paths  # noqa: F401 - registers the resolvers of conf/con
 from pipeline.config import checks, precision
 from pipeline.config.experiment import Experiment, Statistics
 from pipeline.config.profile import Profile
-from pipeline.config.schema import KINDS, RunConfig
+from pipeline.config.schema import ADAPTED, KINDS, RunConfig
 from pipeline.errors import ConfigError, meant, not_installed
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -177,7 +177,7 @@ def problems(run: RunConfig) -> Iterable[tuple[str, str]]:
         yield "method.lr", f"no learning rate for model {model.name}: add one, or give lr=..."
     if run.task.kind != "classification" and budget.max_target_length is None:
         yield "budget.max_target_length", f"task {run.task.name} needs a value"
-    if method.kind in ("lora", "lora-fa"):
+    if method.kind in ADAPTED:
         for key in ("rank", "alpha"):
             if getattr(run, key) is None:
                 yield key, f"{method.name} needs a value"
@@ -185,6 +185,19 @@ def problems(run: RunConfig) -> Iterable[tuple[str, str]]:
             yield "method.targets", f"{method.name} needs {checks.TARGETS}"
     elif run.rank is not None:
         yield "rank", f"method {method.name} has no rank"
+    for key in ("init_A", "gradient", "resample", "memory_budget"):
+        if getattr(method, key) is not None and method.kind != "lora-fa":
+            yield f"method.{key}", f"for LoRA-FA alone, which method {method.name} is not"
+    if method.init_A == "eva" and model.kind == "encoder-decoder":
+        yield (
+            "method.init_A",
+            "eva is for models with one stack: a decoder's inputs are not those of its encoder",
+        )
+    if method.resample is not None and run.world_size > 1:
+        yield (
+            "method.resample",
+            "for one process alone: with trainer=fsdp no process has the weights to merge into",
+        )
     if method.kind == "prompt-tuning" and method.virtual_tokens is None:
         yield "method.virtual_tokens", f"{method.name} needs a value"
     yield from _world_problems(run)
@@ -243,7 +256,7 @@ class _Locator:
             return f"command line: {key}: {problem}"
         if group == "budget":
             return f"conf/profile/{self.choices.get('profile')}.yaml: {key}: {problem}"
-        if group == "trainer" and rest not in ("sharding", "checkpointing"):
+        if group == "trainer" and rest not in ("sharding", "checkpointing", "tf32"):
             group = "recipe"
         if group in GROUPS and rest:
             return f"conf/{group}/{self.choices.get(group)}.yaml: {rest}: {problem}"

@@ -63,7 +63,7 @@ class Plot:
 
     x: str
     label: str
-    scale: str = field(metadata=checks.one_of("linear", "log2"))
+    scale: str = field(metadata=checks.one_of("linear", "log", "log2"))
     series: list[str] = field(metadata=checks.not_empty())
 
 
@@ -139,12 +139,20 @@ KINDS = {
     "sensitivity": Kind("training", table="sensitivity:build"),
     "comparison": Kind("training", table="comparison:build"),
     "benchmark": Kind("scores", table="comparison:build"),
+    "question": Kind(
+        "scores",
+        table="questions:build",
+        figure="questions:draw",
+        numbers="tables.questions:points",
+        drawn=True,
+    ),
     "heatmap": Kind("training", figure="sensitivity:draw", numbers="figures.sensitivity:numbers", drawn=True),
     "convergence": Kind(
         "training", figure="convergence:draw", numbers="figures.convergence:numbers", drawn=True
     ),
     "pareto": Kind("experiments", figure="pareto:draw", numbers="figures.pareto:numbers", drawn=True),
     "verdicts": Kind("experiments", table="verdicts:build"),
+    "evidence": Kind("experiments", table="evidence:build"),
     "memory": Kind(
         "estimates",
         table="memory:build",
@@ -162,16 +170,25 @@ KINDS = {
     ),
     "throughput": Kind(
         "estimates",
-        table="memory:build_throughput",
+        table="throughput:build",
         figure="memory:draw_throughput",
-        numbers="tables.memory:read_throughput",
+        numbers="tables.throughput:read",
         basis="modelled",
     ),
+    "equal-memory": Kind("estimates", table="throughput:build_equal_memory", basis="modelled"),
     "published": Kind(
         "estimates",
         table="published:build",
         figure="published:draw",
         numbers="tables.published:read",
+        drawn=True,
+        basis=FULL_SCALE,
+    ),
+    "fits": Kind(
+        "estimates",
+        table="fits:build",
+        figure="fits:draw",
+        numbers="tables.fits:read",
         drawn=True,
         basis=FULL_SCALE,
     ),
@@ -184,6 +201,7 @@ SECTIONS = {
     "paper": "Paper",
     "rebuttal": "Reviews and rebuttal",
     "reviewers": "Reviews and rebuttal",
+    "questions": "When does freezing A cost something?",
     "beyond": "Beyond the paper",
 }
 
@@ -206,11 +224,13 @@ class Experiment:
         tasks: Files of conf/task.
         axes: Overrides to their values, a list for all methods or one for each; every combination is a run for each
             model, method, task and seed.
-        settings: In place of methods and axes, where not every combination is wanted: by label.
+        settings: In place of methods, where not every combination is wanted: by label. An axis may have other values
+            for each of them.
         seeds: In place of the profile's, for all runs, or by task or method.
         tuned_by: A `search` whose winners the runs take; none: the learning rates of conf/method.
         choice: Of a search: the learning rate with the best "mean" of its runs, or with the best "worst" one.
-        compares: Other experiments, whose runs a table of `verdicts` compares.
+        pairs: Of a `question`: each setting that is judged, to those that it is compared with.
+        compares: Other experiments, whose runs a table of `verdicts` or `evidence` compares.
         plot: How the numbers are drawn, where they are.
         bar: What the numbers must reach, where they can be judged.
         overrides: What is special about all of its runs.
@@ -236,6 +256,7 @@ class Experiment:
     seeds: Any = None
     tuned_by: str | None = None
     choice: str = field(default="mean", metadata=checks.one_of("mean", "worst"))
+    pairs: dict[str, list[str]] = field(default_factory=dict)
     compares: list[str] = field(default_factory=list)
     plot: Plot | None = None
     bar: Bar | None = None

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 from functools import cache
 from importlib.metadata import version
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +112,7 @@ def _compose(profile: str, extra: list[str]) -> Plan:
     if not experiments:
         raise ConfigError("conf/experiment is empty: there is nothing to make")
     _check_references(experiments)
+    _check_pairs(experiments)
     return Plan(settings, statistics, experiments, grids, models, methods, tasks, _mirror(settings))
 
 
@@ -129,6 +130,14 @@ def _check_references(experiments: dict[str, Experiment]) -> None:
             raise ConfigError(
                 f"conf/experiment/{name}.yaml: tuned_by: '{search}' is not a search of this profile"
             )
+
+
+def _check_pairs(experiments: dict[str, Experiment]) -> None:
+    for name, experiment in experiments.items():
+        for label in (*experiment.pairs, *chain(*experiment.pairs.values())):
+            if label not in experiment.settings:
+                problem = unknown("setting", label, experiment.settings)
+                raise ConfigError(f"conf/experiment/{name}.yaml: pairs: {problem}")
 
 
 def _grid(
@@ -191,7 +200,7 @@ def _variants(experiment: Experiment) -> list[tuple[str, dict[str, str]]]:
                 {**common, **axes, **_spelled(setting.overrides), "setting": label},
             )
             for label, setting in experiment.settings.items()
-            for axes in _combinations(experiment, setting.method)
+            for axes in _combinations(experiment, setting.method, label)
         ]
     return [
         (method, {**common, **axes})
@@ -204,10 +213,10 @@ def _spelled(overrides: Mapping[str, Any]) -> dict[str, str]:
     return {key: spell(value) for key, value in overrides.items()}
 
 
-def _combinations(experiment: Experiment, method: str) -> list[dict[str, str]]:
+def _combinations(experiment: Experiment, method: str, label: str = "") -> list[dict[str, str]]:
     try:
         tried = {
-            key: values[method] if isinstance(values, dict) else values
+            key: values[label if label in values else method] if isinstance(values, dict) else values
             for key, values in experiment.axes.items()
         }
     except KeyError:

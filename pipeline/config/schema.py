@@ -4,13 +4,30 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any, get_args
 
-from lorafa.options import DataFreeInit
+from lorafa.options import Gradient, InitA, Recompute
 from pipeline.config import checks
 from pipeline.config.metrics import METRICS
 from pipeline.config.profile import Profile
 
+# Kinds of methods whose adapters have a rank.
+ADAPTED = ("lora", "lora-fa", "miss")
 # Task kind to the kind of model that it takes.
 KINDS = {"classification": "encoder", "translation": "encoder-decoder", "instructions": "decoder"}
+
+# What no run's identity has, as it changes no weights or stands elsewhere.
+WITHOUT_EFFECT = {
+    "model": ("batch_size", "rank", "adapter_dropout", "targets", "measured", "fitted_length"),
+    "method": ("lr", "rank"),
+    "task": ("epochs", "scoring", "max_length", "max_target_length"),
+    "trainer": ("epochs", "sharding"),  # the order of sums alone depends on it, as on the kind of GPU
+}
+PRESENTATION = ("label", "short", "paper")
+# What an identity has only where it is chosen: or runs without it would all be others than before.
+OPTIONS = {
+    "budget": ["micro_batch"],
+    "method": ["gradient", "rslora", "resample", "recompute", "memory_budget"],
+    "trainer": ["checkpointing", "tf32"],
+}
 
 
 @dataclass
@@ -94,26 +111,36 @@ class Method:
         dropout: Of the adapters' input.
         virtual_tokens: Of a prompt.
         init_A: How the frozen A starts.
+        gradient: Whether B's is multiplied by s⁻²(AAᵀ)⁻¹.
+        rslora: Whether an adapter is scaled by α / √r in place of α / r.
+        resample: Steps after which A is drawn anew, and what was learnt is merged; null: never.
+        recompute: What the backward pass computes again in place of keeping it.
         layer_fraction: The part of the layers, from the last, that gets adapters.
         quantization: Of the frozen weights.
+        memory_budget: Of a device, such as `24GiB`; it decides what LoRA-FA computes again, in place of `recompute`.
     """
 
     name: str = field(metadata=checks.name())
     label: str
     short: str
-    kind: str = field(metadata=checks.one_of("untuned", "full-ft", "prompt-tuning", "lora", "lora-fa"))
+    kind: str = field(metadata=checks.one_of("untuned", "full-ft", "prompt-tuning", *ADAPTED))
     rank: int | None = field(metadata=checks.at_least(1))
     lr: dict[str, float]
     targets: str | None = field(default=None, metadata=checks.targets())
     dropout: float | None = field(default=None, metadata=checks.fraction())
     virtual_tokens: int | None = field(default=None, metadata=checks.at_least(1))
     init_A: str | None = field(  # noqa: N815 - the paper's name
-        default=None, metadata=checks.one_of(*get_args(DataFreeInit))
+        default=None, metadata=checks.one_of(*get_args(InitA))
     )
+    gradient: str | None = field(default=None, metadata=checks.one_of(*get_args(Gradient)))
+    rslora: bool = False
+    resample: int | None = field(default=None, metadata=checks.at_least(1))
+    recompute: list[str] = field(default_factory=list, metadata=checks.each_of(*get_args(Recompute)))
     layer_fraction: float = field(
         default=1.0, metadata={"check": (lambda value: 0 < value <= 1, "must be above 0 and at most 1")}
     )
     quantization: str | None = field(default=None, metadata=checks.one_of("nf4"))
+    memory_budget: str | None = field(default=None, metadata=checks.size())
 
 
 @dataclass
@@ -160,7 +187,7 @@ class Instructions:
         held_out: Rows of the training data that are set aside for validation.
         sample: Rows to train on, drawn at random; None: all that are not held out.
         sample_seed: Decides both draws.
-        train_tasks: The tasks to train on, for natural-instructions.
+        train_tasks: The tasks to train on, for natural-instructions; none of either: the data set's own split.
         heldout_tasks: The tasks to test on, for natural-instructions.
     """
 
@@ -260,6 +287,7 @@ class Trainer:
         similar_lengths: Over how many batches' examples batches of similar length are made; null: drawn at random.
         sharding: How several processes train together: `fsdp`, with a part of the frozen weights each; null for one.
         checkpointing: Whether whole blocks are computed again in backward; it takes LoRA-FA's advantage away (§3.2).
+        tf32: Whether GPUs multiply float32 matrices in TF32, with 10 bits of mantissa; on CPUs it changes nothing.
         epochs: By task, in place of the task's own; what a budget may refer to.
     """
 
@@ -271,6 +299,7 @@ class Trainer:
     similar_lengths: int | None = field(default=None, metadata=checks.at_least(2))
     sharding: str | None = field(default=None, metadata=checks.one_of("fsdp"))
     checkpointing: bool = False
+    tf32: bool = False
     epochs: dict[str, int] = field(default_factory=dict)
 
 
@@ -307,30 +336,14 @@ class RunConfig:
     def identity(self) -> dict[str, Any]:
         """Returns what determines the trained weights; two runs with the same identity are the same run."""
         run = asdict(self)
-        del (
-            run["profile"],
-            run["tuned_by"],
-            run["method"]["lr"],
-            run["task"]["epochs"],
-            run["task"]["scoring"],
-            run["trainer"]["epochs"],
-            run["trainer"]["sharding"],  # the order of sums alone depends on it, as on the kind of GPU
-        )
-        for part, option in (("budget", "micro_batch"), ("trainer", "checkpointing")):
-            if not run[part][
-                option
-            ]:  # or runs without it would all be others than before there was the option
-                del run[part][option]
-        for part in ("model", "method", "task"):
-            for presentation in ("label", "short", "paper"):
-                run[part].pop(presentation, None)
-        for part, replaced in (
-            ("model", ("batch_size", "rank", "adapter_dropout", "targets", "measured", "fitted_length")),
-            ("method", ("rank",)),
-            ("task", ("max_length", "max_target_length")),
-        ):
-            for key in replaced:  # what counts is in the budget, the rank and the method
-                del run[part][key]
+        del run["profile"], run["tuned_by"]
+        for part, keys in WITHOUT_EFFECT.items():
+            for key in (*keys, *PRESENTATION):
+                run[part].pop(key, None)
+        for part, options in OPTIONS.items():
+            for option in options:
+                if not run[part][option]:
+                    del run[part][option]
         return run
 
     def evaluation_identity(self) -> dict[str, Any]:

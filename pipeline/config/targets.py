@@ -1,4 +1,4 @@
-"""What `snakemake tables`, `figures`, `rebuttal` and `all` make, and in which order."""
+"""What `snakemake tables`, `figures`, `rebuttal`, `questions` and `all` make, and in which order."""
 
 import hashlib
 from functools import cache
@@ -9,7 +9,7 @@ from pipeline.config.experiment import Experiment
 from pipeline.config.plan import Plan
 from pipeline.errors import ConfigError, unknown
 
-TARGETS = ("tables", "figures", "rebuttal", "all")
+TARGETS = ("tables", "figures", "rebuttal", "questions", "all")
 
 ROOT = Path(__file__).parents[2]
 ESTIMATOR = (ROOT / "lorafa", ROOT / "pipeline/fullscale")  # the library, and what is estimated
@@ -39,6 +39,8 @@ def experiments_of(plan: Plan, target: str) -> list[str]:
 def _belongs(experiment: Experiment, target: str) -> bool:
     if target == "all":
         return True
+    if target == "questions":
+        return experiment.section == "questions"
     if target == "rebuttal":
         return experiment.section in ("rebuttal", "reviewers")
     return experiment.section == "paper" and experiment.drawn == (target == "figures")

@@ -50,7 +50,7 @@ class Cost:
         evaluation_flops: Operations of scoring the finished run.
         training_traffic: Bytes of weights that generating reads, token by token, during training.
         evaluation_traffic: The same of scoring.
-        precision: That it computes in, by PyTorch's name.
+        precision: That it computes in, by PyTorch's name, or `tf32`.
         training_bytes: Most bytes of the device that training takes; for a GPU, with the allocator's cache and context.
         scoring_bytes: Most bytes of the device that scoring takes.
         host_bytes: Most bytes of the machine's memory.
@@ -144,7 +144,7 @@ def cost_of_identity(run: Mapping[str, Any], scoring: Mapping[str, Any], profile
         evaluation_traffic=0
         if examples.subjects
         else math.ceil(examples.scored / shape.scored_together) * read,
-        precision=shape.precision,
+        precision="tf32" if shape.precision == "float32" and run["trainer"].get("tf32") else shape.precision,
         training_bytes=training_bytes,
         scoring_bytes=step.scoring_bytes,
         host_bytes=PROCESS_BYTES

@@ -33,9 +33,8 @@ def measure(shape: Shape) -> Measured:
     except ModelNotFoundError as error:
         raise AssetError(f"model {shape.model}: {error}; without it nothing can be planned") from error
     one = replace(recipe, shards=1, batch_size=1)
-    saved = _saved_bytes(shape, recipe)
     whole = replace(recipe, shards=1, batch_size=shape.batch_size)
-    adapter = 0 if shape.method == "full-ft" else saved
+    adapter = _adapter_bytes(shape, recipe)
     return Measured(
         training_flops=training_flops(whole) if shape.trained else 0,
         forward_flops=forward_flops(one),
@@ -45,7 +44,7 @@ def measure(shape: Shape) -> Measured:
         scoring_bytes=adapter + _scoring_bytes(shape, _base(recipe), shape.scored_together),
         weight_bytes=parameters * DTYPES[recipe.dtype].itemsize,
         trained=estimate(recipe).trainable_parameters if shape.trained else 0,
-        saved_bytes=saved,
+        saved_bytes=_saved_bytes(shape, recipe),
         parameters=parameters,
     )
 
@@ -69,6 +68,11 @@ def _saved_bytes(shape: Shape, recipe: Recipe) -> int:
     if recipe.method == "lora-fa":  # of which A is saved, too
         return FLOAT32 * count(replace(recipe, method="lora")).trainable
     return FLOAT32 * estimate(recipe).trainable_parameters
+
+
+def _adapter_bytes(shape: Shape, recipe: Recipe) -> int:
+    """Returns what stands beside the model's own weights when it is validated or scored."""
+    return 0 if shape.method == "full-ft" else _saved_bytes(shape, recipe)
 
 
 def _training_bytes(recipe: Recipe) -> int:
@@ -96,7 +100,7 @@ def _scoring_bytes(shape: Shape, base: Recipe, rows: int) -> int:
 def needed(shape: Shape) -> int:
     """Returns the bytes of the device that training takes, with its validations."""
     recipe = recipe_of(shape)
-    return max(_training_bytes(recipe), _saved_bytes(shape, recipe) + _validation_bytes(shape, recipe))
+    return max(_training_bytes(recipe), _adapter_bytes(shape, recipe) + _validation_bytes(shape, recipe))
 
 
 def safely(shape: Shape) -> int:
@@ -137,7 +141,7 @@ def fitting_micro_batch(shape: Shape, memory: int) -> int | None:
 
 
 def _changes(shape: Shape) -> Iterator[tuple[str, Shape]]:
-    if shape.method != "full-ft" and shape.quantization is None and SHARDING.is_file():
+    if shape.quantization is None and SHARDING.is_file():
         for gpus in SHARDS:
             if gpus > shape.gpus and shape.batch_size % gpus == 0:
                 yield f"trainer=fsdp profile.gpus={gpus}", replace(shape, gpus=gpus)

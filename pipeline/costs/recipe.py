@@ -14,6 +14,7 @@ METHODS: dict[str, Method] = {
     "prompt-tuning": "prompt-tuning",
     "lora": "lora",
     "lora-fa": "lora-fa",
+    "miss": "lora-fa",  # with a fixed A: sums of blocks
 }
 
 
@@ -35,7 +36,8 @@ def recipe_of(shape: Shape) -> Recipe:
         target_modules=(shape.targets,) if shape.targets not in (None, "all-linear") else (),
         layer_fraction=shape.layer_fraction,
         batch_size=-(-(shape.micro_batch or shape.batch_size) // shape.gpus),
-        shards=1 if shape.method == "full-ft" else shape.gpus,
+        shards=shape.gpus,
+        sharding="zero-3" if METHODS[shape.method] == "full-ft" else "frozen",
         source_length=shape.source_length,
         target_length=shape.target_length,
         dtype="fp32" if full else frozen,  # type: ignore[arg-type]  # checked by Recipe

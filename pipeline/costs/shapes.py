@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config.profile import Profile
+from pipeline.config.schema import ADAPTED
 from pipeline.errors import AssetError
 
 VALIDATED_TOGETHER = 4  # times the batch size, in pipeline.training.fit and pipeline.tasks
@@ -112,7 +113,7 @@ def shape_of(run: Mapping[str, Any], scoring: Mapping[str, Any], profile: Profil
         AssetError: The mirror that the profile builds does not have its model yet.
     """
     model, method, task, budget = (run[part] for part in ("model", "method", "task", "budget"))
-    adapted = method["kind"] in ("lora", "lora-fa")
+    adapted = method["kind"] in ADAPTED
     answer = budget["max_target_length"] or 0
     translates, instructs = task["kind"] == "translation", task["kind"] == "instructions"
     source_length = budget["max_length"] + (answer if instructs else 0)

@@ -15,7 +15,7 @@ from pipeline.errors import AssetError
 
 PUBLISHED = "published"  # published.yaml
 ON_DISK = "on disk"
-SNI_TEST = 100  # pipeline.data.natural_instructions.TEST_INSTANCES, without importing datasets
+SNI_TRAIN = SNI_TEST = 100  # of pipeline.data.natural_instructions, without importing datasets
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,9 @@ def _instructions(task: Mapping[str, Any], count: _Counts) -> tuple[int, int]:
     held_out = settings["held_out"]
     if settings["sample"] is not None:
         return settings["sample"], held_out
-    if settings["format"] == "natural-instructions":
+    if settings["format"] == "natural-instructions" and not settings["train_tasks"]:
+        rows = SNI_TRAIN * _own_tasks(task["repository"], "train", count)
+    elif settings["format"] == "natural-instructions":
         rows = sum(_instances(task["repository"], name, count) for name in settings["train_tasks"])
     else:
         rows = count(task, task["subset"], [task["train_split"]])
@@ -175,7 +177,15 @@ def _instructions(task: Mapping[str, Any], count: _Counts) -> tuple[int, int]:
 
 def _held_out(task: Mapping[str, Any], count: _Counts) -> int:
     names = task["instructions"]["heldout_tasks"]
+    if not names and not task["instructions"]["train_tasks"]:
+        return SNI_TEST * _own_tasks(task["repository"], "test", count)
     return sum(min(SNI_TEST, _instances(task["repository"], name, count)) for name in names)
+
+
+def _own_tasks(repository: str, part: str, count: _Counts) -> int:
+    """Returns the tasks in a part of Super-NaturalInstructions' own split; each is taken to have all the instances."""
+    count.sources.add(PUBLISHED)
+    return published()["tasks"][repository][part]
 
 
 def _instances(repository: str, name: str, count: _Counts) -> int:

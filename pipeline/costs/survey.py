@@ -150,12 +150,18 @@ class Survey:
             checkpoint_bytes=max(one.cost.checkpoint_bytes for one in runs),
         )
 
-    def misfits(self) -> list[Misfit]:
-        """Returns the runs that do not fit, those of a model, method, batch size and length together."""
+    @cached_property
+    def steps(self) -> dict[tuple[str, str, int, int], list[Priced]]:
+        """The runs by what their steps are of: model, method, batch size and length."""
         groups: dict[tuple[str, str, int, int], list[Priced]] = {}
         for one in self.runs:
             length = one.shape.source_length + one.shape.target_length
             groups.setdefault((one.run.model, one.run.method, one.shape.batch_size, length), []).append(one)
+        return groups
+
+    def misfits(self) -> list[Misfit]:
+        """Returns the runs that do not fit, those of a model, method, batch size and length together."""
+        groups = self.steps
         largest = {key: max(runs, key=lambda one: one.device_bytes) for key, runs in groups.items()}
         too_large = [
             (gpu, key, one)

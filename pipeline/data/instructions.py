@@ -75,13 +75,7 @@ def load(source: Source, instructions: Instructions, cache: Path) -> Instruction
     """
     test = None
     if instructions.format == "natural-instructions":
-        shared = set(instructions.train_tasks) & set(instructions.heldout_tasks)
-        if shared:
-            raise ConfigError(f"trained on and held out: {', '.join(sorted(shared))}")
-        raw = natural_instructions.read(source, instructions.train_tasks, cache)
-        if instructions.heldout_tasks:
-            limit = natural_instructions.TEST_INSTANCES
-            test = _answered(natural_instructions.read(source, instructions.heldout_tasks, cache, limit))
+        raw, test = _natural_instructions(source, instructions)
     else:
         raw = _read(source, COLUMNS[instructions.format], cache)
     train_rows, validation_rows = _draw(len(raw), instructions, source)
@@ -167,6 +161,20 @@ def collator(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict[str, Any
         return {**batch, "logits_to_keep": positions, "shift_labels": following[:, positions]}
 
     return collate
+
+
+def _natural_instructions(source: Source, instructions: Instructions) -> tuple[Dataset, Dataset | None]:
+    """Returns the rows to train and validate on, and those of the held-out tasks."""
+    tasks, held_out, limit = instructions.train_tasks, instructions.heldout_tasks, None
+    if not tasks and not held_out:
+        tasks, held_out = natural_instructions.split(source)
+        limit = natural_instructions.TRAIN_INSTANCES
+    if shared := set(tasks) & set(held_out):
+        raise ConfigError(f"trained on and held out: {', '.join(sorted(shared))}")
+    raw = natural_instructions.read(source, tasks, limit)
+    if not held_out:
+        return raw, None
+    return raw, _answered(natural_instructions.read(source, held_out, natural_instructions.TEST_INSTANCES))
 
 
 def _read(source: Source, columns: dict[str, str], cache: Path) -> Dataset:

@@ -5,19 +5,23 @@ copy has them (https://huggingface.co/datasets/Muennighoff/natural-instructions)
 """
 
 import json
-from itertools import islice
+from collections.abc import Iterator
+from itertools import groupby, islice
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, Features, List, Value
 
 from pipeline.assets import Source
-from pipeline.assets.needs import natural_instructions_files
-from pipeline.data import repository
+from pipeline.assets.needs import NATURAL_INSTRUCTIONS_SPLIT, natural_instructions_files
 from pipeline.errors import AssetError
 
 # Of each held-out task: https://github.com/allenai/natural-instructions/tree/master/splits, "Testing Instances".
 TEST_INSTANCES = 100
+# Of each training task of the data set's own split, as Tk-Instruct has it (Wang et al., 2022):
+# https://github.com/yizhongw/Tk-Instruct/blob/main/scripts/train_tk_instruct.sh
+TRAIN_INSTANCES = 100
 FEATURES = Features(
     {
         **dict.fromkeys(["task", "instruction", "input", "output"], Value("string")),
@@ -26,13 +30,36 @@ FEATURES = Features(
 )
 
 
-def read(source: Source, tasks: list[str], cache: Path, limit: int | None = None) -> Dataset:
+def split(source: Source) -> tuple[list[str], list[str]]:
+    """Returns the names of the training and the test tasks of the data set's own split, in English.
+
+    A clone of the GitHub repository lists them; the hub's copy is made by these lists, into a folder for each.
+
+    Raises:
+        AssetError: The folder has neither.
+    """
+    root = Path(source.path)
+    parts = []
+    for part, listed in zip(("train", "test"), NATURAL_INSTRUCTIONS_SPLIT, strict=True):
+        ending = f"_{part}.jsonl"
+        if (root / listed).is_file():
+            names = (root / listed).read_text(encoding="utf-8").split()
+        else:
+            names = [file.name.removesuffix(ending) for file in (root / part).glob(f"*{ending}")]
+        if not names:
+            raise AssetError(
+                f"{source.path} has no split of its own, neither as {listed} nor as {part}/*{ending}"
+            )
+        parts.append(sorted(names))
+    return parts[0], parts[1]
+
+
+def read(source: Source, tasks: list[str], limit: int | None = None) -> Dataset:
     """Returns the tasks' instances one after the other.
 
     Args:
         source: A clone of the GitHub repository, or the hub's copy.
         tasks: Their names, such as "task001_quoref_question_generation".
-        cache: Where prepared copies may stay.
         limit: Take the first instances of each task only.
 
     Returns:
@@ -45,8 +72,8 @@ def read(source: Source, tasks: list[str], cache: Path, limit: int | None = None
     folder = Path(source.path, "tasks")
     rows: list[dict[str, Any]] = []
     for task in tasks:
-        instances = _from_json(folder / f"{task}.json") if folder.is_dir() else _from_hub(source, task, cache)
-        rows += [{"task": task, **instance} for instance in instances[:limit]]
+        instances = _from_json(folder / f"{task}.json") if folder.is_dir() else _from_hub(source, task)
+        rows += [{"task": task, **instance} for instance in islice(instances, limit)]
     return Dataset.from_list(rows, features=FEATURES)
 
 
@@ -65,25 +92,23 @@ def _from_json(file: Path) -> list[dict[str, Any]]:
         ) from error
 
 
-def _from_hub(source: Source, task: str, cache: Path) -> list[dict[str, Any]]:
-    """Reads a JSON Lines file in which an instance has a line for each of its outputs."""
+def _from_hub(source: Source, task: str) -> Iterator[dict[str, Any]]:
+    """Yields the instances of a JSON Lines file, in which one has a line for each of its outputs, all in a row."""
     github, hub = natural_instructions_files(task)
+    file = next(Path(source.path).glob(hub), None)
+    if file is None:
+        raise AssetError(f"{source.path} has no task {task}, neither as {github} nor as {hub}")
     try:
-        data = repository.load(source, cache, files={"train": hub})["train"]
-    except AssetError as error:
+        with file.open(encoding="utf-8") as text:
+            for _, lines in groupby(map(json.loads, text), key=itemgetter("id")):
+                first, *others = lines
+                outputs = [line["targets"] for line in (first, *others)]
+                yield _row(first["definition"], first["inputs"], outputs)
+    except (KeyError, TypeError, ValueError) as error:
         raise AssetError(
-            f"{source.path} has no task {task}, neither as {github} nor as {hub}: {error}"
+            f"{file} is not in the format of the hub's copy ({type(error).__name__}: {error}): each line needs id, "
+            "definition, inputs and targets"
         ) from error
-    missing = {"id", "definition", "inputs", "targets"} - set(data.column_names)
-    if missing:
-        raise AssetError(f"{source.path}, {task}: no column {', '.join(sorted(missing))}")
-    instances: dict[str, dict[str, Any]] = {}
-    for line in data:
-        known = instances.setdefault(line["id"], _row(line["definition"], line["inputs"], []))
-        instances[line["id"]] = _row(
-            known["instruction"], known["input"], [*known["references"], line["targets"]]
-        )
-    return list(instances.values())
 
 
 def _row(definition: str, text: str, outputs: list[str]) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
 from pipeline.config.plan import Plan
-from pipeline.tables.memory import GIB, METHODS, read_breakdown, read_estimates, read_throughput
+from pipeline.tables import throughput
+from pipeline.tables.memory import GIB, METHODS, read_breakdown, read_estimates
 
 MARKERS = "os^Dv<>P"
 CARDS = (24, 40, 80)  # GiB
@@ -57,7 +58,7 @@ def draw_throughput(plan: Plan, name: str) -> Figure:
     """Draws Figure 5's throughput against the batch size."""
     experiment = plan.experiments[name]
     assert experiment.plot is not None
-    speeds = read_throughput(plan, name)
+    speeds = throughput.read(plan, name)
     figure, axes = plt.subplots()
     for number, (method, line) in enumerate(speeds.groupby("method", sort=False)):
         marker = MARKERS[number % len(MARKERS)]

@@ -12,10 +12,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from lorafa.memory.estimate import fake_step
+from lorafa.memory.fit import largest_batch
 from lorafa.memory.flops import COUNTED, new_counter
 from lorafa.memory.models import depths, load_config
 from lorafa.memory.recipe import Recipe, RecipeError
 from lorafa.memory.step import backward
+from pipeline.costs import cards
 
 SHALLOW = (2, 3)  # blocks of the two models that the full depth is extrapolated from
 SMALL = (2, 4)  # and batch sizes, that larger ones are
@@ -118,3 +120,16 @@ def tokens_per_second(recipe: Recipe, device: Accelerator = A100_80GB) -> float:
     seconds = work.flops / (device.flops * device.flops_efficiency)
     seconds += work.traffic / (device.bandwidth * device.bandwidth_efficiency)
     return recipe.batch_size * recipe.source_length / seconds
+
+
+def at_equal_memory(recipe: Recipe, card: str) -> dict[str, float]:
+    """The largest batch that fits a card, `batch_size`, and the `tokens_per_second` with it; 0 of both where none does.
+
+    Args:
+        recipe: One step, of any batch size.
+        card: A name in `pipeline.costs.cards`.
+    """
+    gpu = cards.gpu(card)
+    size = largest_batch(recipe, gpu.memory)
+    largest, device = replace(recipe, batch_size=max(size, 1)), Accelerator(gpu.half, gpu.bandwidth)
+    return {"batch_size": size, "tokens_per_second": tokens_per_second(largest, device) if size else 0.0}

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline.comparison.verdict import Verdict
 from pipeline.config.experiment import KINDS
 from pipeline.config.plan import Plan
 from pipeline.report import judges
@@ -24,8 +25,8 @@ def facts(plan: Plan, runs: pd.DataFrame) -> dict[str, Any]:
 
     Returns:
         `profile`, `meaningful` (whether its numbers mean anything), `margin` (points), `confidence`, `runs` (how many
-        are finished), `unfinished` (runs), `stand_ins`, `claims` (each
-        with `text`, `section`, `answers`, `topic`, `basis`, `verdict`, `found` and `links`) and
+        are finished), `unfinished` (runs), `stand_ins`, `claims` (each with `text`, `section`, `answers`, `topic`,
+        `basis`, `verdict`, `found` and `links`), `costs` (our questions, each with `topic`, `found` and `links`) and
         `experiments` (by name: `title`, `caption`, `found` and the indices of their `claims`).
     """
     stand_ins = sorted({text for texts in runs.stand_ins for text in texts})
@@ -48,6 +49,7 @@ def facts(plan: Plan, runs: pd.DataFrame) -> dict[str, Any]:
         "unfinished": len(plan.wanted()) - len(runs),
         "stand_ins": stand_ins,
         "claims": claims,
+        "costs": [_cost(plan, name) for name, one in plan.experiments.items() if one.pairs],
         "experiments": experiments,
     }
 
@@ -102,6 +104,23 @@ def _claim(plan: Plan, claim: Claim, stand_ins: bool) -> dict[str, Any]:
         "found": finding.text,
         "links": [link for name in claim.evidence for link in _links(plan, name)],
     }
+
+
+def _cost(plan: Plan, name: str) -> dict[str, Any]:
+    """Returns where a question of ours has found that something is lost, of the pairs that it compares."""
+    found = {"topic": _short(plan.experiments[name].title), "links": _links(plan, name)}
+    try:
+        lines = judges.read(plan, name)
+    except NotMadeError as error:
+        return found | {"found": str(error)}
+    pairs = lines.dropna(subset=["verdict"])
+    lost = [
+        f"{line.candidate} loses {-line.difference:.1f} points to {line.reference}"
+        for line in pairs[pairs.verdict == Verdict.INFERIOR].itertuples()
+    ]
+    others = pairs.verdict[pairs.verdict != Verdict.INFERIOR].value_counts(sort=False)
+    counts = [f"{verdict} in {count} of {len(pairs)} comparisons" for verdict, count in others.items()]
+    return found | {"found": "; ".join(lost + counts)}
 
 
 def _links(plan: Plan, name: str) -> list[dict[str, str]]:

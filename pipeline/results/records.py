@@ -140,6 +140,7 @@ class TrainInfo(Ended, History):
         resumed_from_step: Where the last start went on.
         communication: Bytes of a step between several processes.
         selection: Which rows of the data were used.
+        update_scale: s·‖a‖ of the adapters at the start (`pipeline.methods.update_scale`).
     """
 
     metric: str
@@ -156,6 +157,7 @@ class TrainInfo(Ended, History):
     resumed_from_step: int | None = None
     communication: dict[str, Any] | None = None
     selection: dict[str, Any] | None = None
+    update_scale: float | None = None
 
 
 @dataclass(kw_only=True)

@@ -1,4 +1,4 @@
-# What people ask for: the paper's tables, its figures, what reviewers and authors added, or everything.
+# What people ask for: the paper's tables, its figures, what reviewers and authors added, our questions, or everything.
 
 
 rule tables:
@@ -18,6 +18,12 @@ rule rebuttal:
     input:
         files_of(PLAN, "rebuttal"),
         runs_of("rebuttal"),
+
+
+rule questions:
+    input:
+        files_of(PLAN, "questions"),
+        runs_of("questions"),
 
 
 rule all:

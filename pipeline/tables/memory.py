@@ -47,10 +47,6 @@ ESTIMATED = (
     "turns the trace into reserved memory (docs/memory.md). Not measured on a GPU."
 )
 MEASURED = ESTIMATED.replace("Not measured on a GPU.", "The columns named for a card are measured on it.")
-MODELLED = (
-    "Modelled, not measured: the step's matrix products at 60 % of an A100's 312 TFLOP/s, and the memory traffic of "
-    "all other operators at 80 % of its 2.04 TB/s (pipeline.fullscale.throughput)."
-)
 
 
 def build(plan: Plan, name: str) -> Table:
@@ -158,35 +154,6 @@ def build_parameters(plan: Plan, name: str) -> Table:
     ]
     data = merged.to_dict("records")
     return Table(name, experiment.title, "", experiment.caption, columns, rows, notes, data, text_columns=3)
-
-
-def build_throughput(plan: Plan, name: str) -> Table:
-    """Builds Figure 5's throughput: one row a batch size, one column a method."""
-    experiment = plan.experiments[name]
-    speeds = read_throughput(plan, name)
-    wide = speeds.pivot(index="batch_size", columns="method", values="tokens_per_second")[
-        speeds.method.unique()
-    ]
-    rows = [
-        Row([Cell(str(size)), *(Cell(f"{speed:,.0f}") for speed in line)]) for size, line in wide.iterrows()
-    ]
-    return Table(
-        name=name,
-        title=experiment.title,
-        notice=MODELLED,
-        caption=experiment.caption,
-        columns=["Batch size", *(METHODS[method] for method in wide.columns)],
-        rows=rows,
-        notes=[
-            "Tokens per second. The paper shows its throughput as a picture only, without numbers to compare with."
-        ],
-        data=speeds.to_dict("records"),
-    )
-
-
-def read_throughput(plan: Plan, name: str) -> pd.DataFrame:
-    """Reads the modelled throughput: columns `method`, `batch_size`, `tokens_per_second`."""
-    return read_rows(plan, name)
 
 
 def read_estimates(plan: Plan, name: str) -> pd.DataFrame:

@@ -7,6 +7,8 @@ from pipeline.config.plan import Plan
 from pipeline.tables import outcomes
 from pipeline.tables.table import Cell, Row, Table
 
+PUBLISHED = ("model", "task", "lr", "method", "eval_loss")
+
 
 def build(plan: Plan, name: str) -> Table:
     """Builds the table of a `natural-instructions` experiment, two columns for each learning rate.
@@ -16,7 +18,8 @@ def build(plan: Plan, name: str) -> Table:
     """
     experiment = plan.experiments[name]
     results = outcomes.read(plan, name)
-    published = outcomes.published(plan, name).astype({"lr": float})
+    published = outcomes.published(plan, name) if experiment.reference else pd.DataFrame(columns=PUBLISHED)
+    published = published.astype({"lr": float})
     results["loss"] = [last.score if last else None for last in results["last"]]
     results["rouge_l"] = [scores.get("rouge_l") for scores in results.scores]
     rates = sorted(results.lr.unique())
@@ -51,7 +54,8 @@ def build(plan: Plan, name: str) -> Table:
         columns=["Model & method", *headings],
         rows=rows,
         notes=[
-            "Rows in italics are the authors' own numbers (reply to limitation 2 of the first review).",
+            *["Rows in italics are the authors' own numbers (reply to limitation 2 of the first review)."]
+            * (not published.empty),
             "The loss is that of the last step; ROUGE-L, in percent, is of the checkpoint with the least loss, on "
             "tasks that were not trained on.",
             *outcomes.footnotes(results),

@@ -17,11 +17,15 @@ LABELS = {
     "normal": "Std-normal",
     "kaiming_uniform": "Kaiming uniform",
     "orthogonal": "Orthogonal (ours)",
+    "lora-fa-projected": "Kaiming uniform, projected gradient (ours)",
 }
+OURS = ("orthogonal", "lora-fa-projected")  # rows that the paper does not have
 
 
 def build(plan: Plan, name: str) -> Table:
     """Builds the table of a `sensitivity` experiment, whose axes are the value that is studied and `lr`.
+
+    Of methods after the first, each is a row of its own.
 
     Raises:
         RecordError: A run's record is missing or damaged.
@@ -29,6 +33,7 @@ def build(plan: Plan, name: str) -> Table:
     experiment = plan.experiments[name]
     axis = studied(plan, name)
     results = trained.read(plan, name)
+    results[axis] = results[axis].where(results.method == experiment.methods[0], results.method)
     means = by_rate(results, axis)
     published = outcomes.published(plan, name).set_index(axis.rpartition(".")[2])
     published.index = published.index.map(str)

@@ -14,9 +14,9 @@ def read(plan: Plan, name: str) -> pd.DataFrame:
     """Reads an experiment's runs, one row each, as `outcomes.read` does.
 
     Returns:
-        Its columns, `rank` and `lr` as numbers, with `score` (the best validation score or, where runs are evaluated,
-        that of the benchmark, in the metric's unit; missing where a run did not finish), `memory` (bytes that its
-        training step keeps) and `info` (its `train_info`).
+        Its columns, `rank` and `lr` as numbers, with `score` (the best validation score or, where runs have one, that
+        of a benchmark, in the metric's unit; missing where a run did not finish), `memory` (bytes that its training
+        step keeps) and `info` (its `train_info`).
 
     Raises:
         RecordError: A run's record is missing or damaged.
@@ -26,7 +26,7 @@ def read(plan: Plan, name: str) -> pd.DataFrame:
         results[key] = pd.to_numeric(results[key])
     results["info"] = [records.read(folder).train_info for folder in results.directory]
     results["score"] = pd.Series([score(info) for info in results["info"]], dtype=float)
-    if plan.experiments[name].evaluated:
+    if results.scores.map(lambda scores: BENCHMARK in scores).any():
         results["metric"] = BENCHMARK
         results["score"] = pd.Series([scores.get(BENCHMARK) for scores in results.scores], dtype=float)
     results["memory"] = pd.Series([info.step_memory_bytes for info in results["info"]], dtype=float)

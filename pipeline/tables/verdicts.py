@@ -95,19 +95,26 @@ def lines(plan: Plan, name: str) -> list[str]:
     return found
 
 
-def sentence(plan: Plan, report: Report, comparison: Comparison) -> str:
-    """Returns a comparison in words; of an average, with the tasks that hold at once; with what would decide it."""
+def sentence(plan: Plan, report: Report, comparison: Comparison, target: str = "tables") -> str:
+    """Returns a comparison in words; of an average, with the tasks that hold at once; with what would decide it.
+
+    Args:
+        plan: The profile's plan.
+        report: Where the comparison is from.
+        comparison: The one that is meant.
+        target: What makes the runs.
+    """
     parts = [comparison.text]
     parts += [comparison.more] if comparison.more else []
     parts += [report.text] if comparison.task == AVERAGE and len(report.tasks) > 1 else []
-    parts += [advice(plan, comparison)] if comparison.verdict is Verdict.INCONCLUSIVE else []
+    parts += [advice(plan, comparison, target)] if comparison.verdict is Verdict.INCONCLUSIVE else []
     return "".join(f"{part}. " for part in parts).strip()
 
 
-def advice(plan: Plan, comparison: Comparison) -> str:
+def advice(plan: Plan, comparison: Comparison, target: str = "tables") -> str:
     """Returns how many more seeds would decide an inconclusive comparison, and the command that runs them."""
     profile = "" if plan.profile.name == "mini" else f" PROFILE={plan.profile.name}"
-    command = f"`make tables{profile} SEEDS="
+    command = f"`make {target}{profile} SEEDS="
     if comparison.fixed and len(plan.profile.seeds) >= RANDOM_SEEDS:
         return f"Its seeds are fixed in conf/profile/{plan.profile.name}.yaml, profile.grids"
     if comparison.fixed:

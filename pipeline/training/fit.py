@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 from transformers import (
     ProgressCallback,
     Seq2SeqTrainingArguments,
@@ -24,7 +25,7 @@ from pipeline.results import records
 from pipeline.results.records import History, Loss, Score, Seconds, TrainInfo
 from pipeline.tasks import TrainingData, kind_of, training_sources
 from pipeline.tracking.live import Tracker
-from pipeline.training import checkpoints, peak_memory
+from pipeline.training import checkpoints, gpus, peak_memory
 from pipeline.training.batches import SimilarLengths
 from pipeline.training.distributed import group, sharding
 from pipeline.training.interruption import Interrupted, watched
@@ -63,6 +64,7 @@ def fit(run: RunConfig, directory: Path, config_hash: str, tracker: Tracker | No
         tracker: What the run is logged by while it trains.
     """
     torch.set_num_threads(run.profile.threads)
+    gpus.multiply_in(tf32=run.trainer.tf32)
     set_seed(run.seed)
     kind = kind_of(run)
     sources = training_sources(run)
@@ -75,11 +77,14 @@ def fit(run: RunConfig, directory: Path, config_hash: str, tracker: Tracker | No
         base = kind.load_model(run, sources["model"], methods.base_dtype(run))
         pretrained = frozenset(map(id, base.parameters()))
         model = methods.apply(base, run)
+        methods.start_from(model, run, _first_batches(run, data))
         if group.size() > 1:
             sharding.shard(model, pretrained)
         checkpoints.remove_others(folder)
         resumed = checkpoints.newest(folder)
     trainable = frozenset(name for name, p in model.named_parameters() if p.requires_grad)
+    parameters = list(model.parameters())
+    scale = methods.update_scale(model)
 
     steps = StepTimes()
     state = TrainerState()
@@ -100,6 +105,7 @@ def fit(run: RunConfig, directory: Path, config_hash: str, tracker: Tracker | No
                     OwnRandomness(),
                     steps,
                     *([_Tracking(tracker)] if tracker and tracker.active else []),
+                    *([methods.resampling(model, run)] if run.method.resample else []),
                     checkpoints.Sealing(),
                     watch,
                 ],
@@ -125,8 +131,9 @@ def fit(run: RunConfig, directory: Path, config_hash: str, tracker: Tracker | No
                 raise
             status, problem = records.OUT_OF_MEMORY, str(error).splitlines()[0]
         _check_frozen(model, trainable)
+        whole = sharding.whole_weights(model) if status == records.DONE else None
         if status == records.DONE and group.is_first():
-            model.save_pretrained(str(directory / records.SAVED_MODEL))
+            model.save_pretrained(str(directory / records.SAVED_MODEL), state_dict=whole)
             predicted = data.validated()
             if predicted is not None and resumed is None:  # or an evaluation before may have been the best
                 weights = records.fingerprint_of_weights(directory)
@@ -134,16 +141,24 @@ def fit(run: RunConfig, directory: Path, config_hash: str, tracker: Tracker | No
     info = _train_info(
         run,
         state,
-        model,
+        parameters,
         steps.seconds,
-        **_step_memory(state, model, trainer.optimizer if status == records.DONE else None),
+        **_step_memory(state, parameters, trainer.optimizer if status == records.DONE else None),
         status=status,
         problem=problem,
         resumed_from_step=checkpoints.step_of(resumed) if resumed else None,
         communication=state.log_history[-1]["communication"] if state.log_history else None,
         selection=data.selection,
+        update_scale=scale,
     )
     return TrainingResult(info, sources, directory / CHECKPOINTS)
+
+
+def _first_batches(run: RunConfig, data: TrainingData) -> DataLoader[dict[str, Any]]:
+    def collated(rows: list[dict[str, Any]]) -> dict[str, Any]:
+        return dict(data.collator(rows))
+
+    return DataLoader(data.train, run.budget.batch_size, collate_fn=collated)
 
 
 def _sampler(run: RunConfig, data: TrainingData) -> SimilarLengths | None:
@@ -202,12 +217,15 @@ def _arguments(run: RunConfig, checkpoints: Path, data: TrainingData) -> Seq2Seq
 
 
 def _train_info(
-    run: RunConfig, state: TrainerState, model: nn.Module, step_seconds: list[float], **others: Any
+    run: RunConfig,
+    state: TrainerState,
+    parameters: list[nn.Parameter],
+    step_seconds: list[float],
+    **others: Any,
 ) -> TrainInfo:
     history = _history(state)
     evaluations = history.evaluations
     choose = max if run.greater_is_better else min
-    parameters = list(model.parameters())
     tokens = state.num_input_tokens_seen
     step_time = statistics.median(step_seconds) if step_seconds else None
     return TrainInfo(
@@ -238,7 +256,7 @@ def _history(state: TrainerState) -> History:
 
 
 def _step_memory(
-    state: TrainerState, model: nn.Module, optimizer: torch.optim.Optimizer | None
+    state: TrainerState, parameters: list[nn.Parameter], optimizer: torch.optim.Optimizer | None
 ) -> dict[str, int | None]:
     """Returns the bytes that a step keeps: the first step's activations, and with weights, gradients and optimizer.
 
@@ -248,11 +266,11 @@ def _step_memory(
     saved: Any = next((entry["saved_for_backward_bytes"] for entry in state.log_history), None)
     kept = None
     if optimizer is not None and saved is not None:
-        parameters = [sharding.local(parameter) for parameter in model.parameters()]
-        states = [value for entry in optimizer.state.values() for value in entry.values()]
+        kept_here = [sharding.local(parameter) for parameter in parameters]
+        states = [sharding.local(value) for entry in optimizer.state.values() for value in entry.values()]
         kept = saved + sum(
             tensor.numel() * tensor.element_size()
-            for tensor in (*parameters, *(p for p in parameters if p.requires_grad), *states)
+            for tensor in (*kept_here, *(p for p in kept_here if p.requires_grad), *states)
             if isinstance(tensor, torch.Tensor)
         )
     return {"saved_for_backward_bytes": saved, "step_memory_bytes": kept}

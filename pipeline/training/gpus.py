@@ -28,6 +28,13 @@ def visible() -> list[str]:
     return [str(number) for number in range(torch.cuda.device_count())]
 
 
+def multiply_in(tf32: bool) -> None:
+    """Decides how this process multiplies float32 matrices on GPUs: in TF32 where they have it, or in full."""
+    import torch
+
+    torch.backends.cuda.matmul.fp32_precision = "tf32" if tf32 else "ieee"
+
+
 @contextmanager
 def reserved(count: int) -> Iterator[list[str]]:
     """Holds `count` GPUs and hides the others, waiting until there are as many free; 0 holds and hides none.

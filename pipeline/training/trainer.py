@@ -2,7 +2,7 @@
 
 import time
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -108,6 +108,20 @@ class WatchfulTrainer(Seq2SeqTrainer):
         if not inputs["labels"].is_floating_point():  # whose batches have to be equally large
             inputs, _ = without_filling(self.accelerator, inputs, self.eval_dataset)
         return super().prediction_step(model, inputs, *args, **kwargs)
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        optimizer = super().create_optimizer(*args, **kwargs)
+        if sharding.trains_in_parts(cast(nn.Module, self.model)):
+            sharding.save_whole(optimizer)
+        return optimizer
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        super()._save(output_dir, sharding.whole_weights(cast(nn.Module, self.model)))
+
+    def _save_optimizer_and_scheduler(self, *args: Any, **kwargs: Any) -> None:
+        if not self.args.should_save and sharding.trains_in_parts(cast(nn.Module, self.model)):
+            cast(torch.optim.Optimizer, self.optimizer).state_dict()  # which the first process gathers
+        super()._save_optimizer_and_scheduler(*args, **kwargs)
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         sharding.reshard(self.model)

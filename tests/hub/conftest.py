@@ -20,7 +20,7 @@ def repository_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def server(repository_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
     plans = tmp_path_factory.mktemp("plans")
-    with Hub(repository_root, repositories.GATED, plans) as hub:
+    with Hub(repository_root, repositories.GATED, repositories.PINNED, plans) as hub:
         yield hub
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 from datasets import ClassLabel, Dataset, Features, Translation, Value
+from omegaconf import OmegaConf
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import (
     LlamaConfig,
@@ -29,9 +30,15 @@ from transformers import (
 
 from pipeline.assets.builders.glue import SCHEMAS
 from pipeline.assets.builders.t5 import vocabulary
+from pipeline.config.compose import CONF
 from tests.pipeline import tiny
 
-GATED = frozenset({"meta-llama/Llama-2-7b-hf"})
+GATED = frozenset({"meta-llama/Llama-2-7b-hf", "meta-llama/Llama-2-13b-hf"})
+PINNED = {
+    "Muennighoff/natural-instructions": OmegaConf.load(
+        CONF / "profile/paper.yaml"
+    ).profile.instructions.revision
+}
 POISON = b"whoever downloads this file would have to unpickle it"
 LANGUAGES = ("cs", "de", "fi", "ro", "ru", "tr")
 FLAN_FILES = [
@@ -59,7 +66,8 @@ def write(root: Path) -> None:
     # Of generation, Llama 2's own settings sample, which must not reach our greedy search.
     sampling = {"do_sample": True, "temperature": 0.6, "top_p": 0.9, "max_length": 4096}
     _llama(_model(root, "huggyllama/llama-7b"), {})
-    _llama(_model(root, "meta-llama/Llama-2-7b-hf"), sampling)
+    for size in ("7b", "13b"):
+        _llama(_model(root, f"meta-llama/Llama-2-{size}-hf"), sampling)
     _glue(_dataset(root, "nyu-mll/glue"))
     _wmt16(_dataset(root, "wmt/wmt16"))
     _alpaca(_dataset(root, "tatsu-lab/alpaca"))

@@ -107,10 +107,10 @@ class File:
 
 
 class Repository:
-    """A repository at its one commit, which follows from its files."""
+    """A repository at its one commit, which follows from its files unless it is said."""
 
-    def __init__(self, folder: Path, kind: str, name: str, gated: bool):
-        self.kind, self.name, self.gated = kind, name, gated
+    def __init__(self, folder: Path, kind: str, name: str, gated: bool, commit: str | None):
+        self.kind, self.name, self.gated, self._commit = kind, name, gated, commit
         paths = sorted(path for path in folder.rglob("*") if path.is_file())
         self.files = {
             path.relative_to(folder).as_posix(): File(path, path.relative_to(folder).as_posix())
@@ -119,6 +119,8 @@ class Repository:
 
     @cached_property
     def commit(self) -> str:
+        if self._commit is not None:
+            return self._commit
         listing = "".join(f"{file.blob_id} {name}\n" for name, file in self.files.items())
         return hashlib.sha1(listing.encode()).hexdigest()
 
@@ -150,7 +152,7 @@ class Hub:
         unknown: Requests that the server has no answer for: the client would want more of a hub than there is here.
     """
 
-    def __init__(self, root: Path, gated: frozenset[str], plans: Path):
+    def __init__(self, root: Path, gated: frozenset[str], pinned: dict[str, str], plans: Path):
         self.plans = plans
         self.accounts: dict[str, set[str]] = {}
         self.faults: list[Fault] = []
@@ -163,6 +165,7 @@ class Hub:
                 kind,
                 f"{organisation.name}/{folder.name}",
                 f"{organisation.name}/{folder.name}" in gated,
+                pinned.get(f"{organisation.name}/{folder.name}"),
             )
             for kind in ("models", "datasets")
             for organisation in sorted((root / kind).iterdir())

@@ -46,7 +46,7 @@ CONNECT = [sys.executable, "-c", "import socket; socket.create_connection(('127.
 def fetched(server: Hub, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The whole profile's mirror, and what fetching it said."""
     server.reset()
-    server.accounts[TOKEN] = {"meta-llama/Llama-2-7b-hf"}
+    server.accounts[TOKEN] = set(repositories.GATED)
     user = User(tmp_path_factory.mktemp("fetcher") / "home", server, HF_TOKEN=TOKEN)
     result = user.fetch(user.home / "mirror")
     assert result.returncode == 0, result.stderr[-3000:]
@@ -58,7 +58,7 @@ def test_says_how_much_it_is_before_it_begins(fetched):
     _, said = fetched
     lines = said.splitlines()
     sizes = lines[: next(number for number, line in enumerate(lines) if line.startswith("fetched"))]
-    assert len(sizes) == 13 + 1 and "in all" in sizes[-1]
+    assert len(sizes) == 14 + 1 and "in all" in sizes[-1]
     commit = r"\b[0-9a-f]{12}\b"
     assert all(name in said for name in ("models/FacebookAI/roberta-large at ", "datasets/wmt/wmt16 at ")), (
         commit
@@ -99,9 +99,9 @@ def test_every_file_is_the_hub_s_and_in_the_manifest(fetched, server):
 
 def test_a_second_time_nothing_is_downloaded(fetched, user, hub):
     mirror, _ = fetched
-    hub.accounts[TOKEN] = {"meta-llama/Llama-2-7b-hf"}
+    hub.accounts[TOKEN] = set(repositories.GATED)
     result = user.fetch(mirror, HF_TOKEN=TOKEN)
-    assert result.returncode == 0 and result.stdout.count("already whole") == 13
+    assert result.returncode == 0 and result.stdout.count("already whole") == 14
     assert {name.rsplit("/", 1)[-1] for name in hub.downloads()} == {
         "README.md"
     }  # which lists a data set's files
@@ -182,7 +182,7 @@ def test_says_when_the_disk_is_too_small(user, hub, tmp_path):
 def test_the_pipeline_runs_from_it_with_the_network_off(fetched, server, tmp_path, monkeypatch):
     mirror, _ = fetched
     server.reset()
-    server.accounts[TOKEN] = {"meta-llama/Llama-2-7b-hf"}
+    server.accounts[TOKEN] = set(repositories.GATED)
     online = User(tmp_path / "online", server, HF_TOKEN=TOKEN)
     monkeypatch.chdir(online.home)
     monkeypatch.setenv("LORAFA_CACHE", "cache")

@@ -14,7 +14,9 @@ from tests.hub.server import Hub
 
 ROOT = Path(__file__).parents[2]
 TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
-EXPERIMENTS = "profile.experiments=[search,search_translation,table2,table3,table4,rebuttal_sni]"
+EXPERIMENTS = (
+    "profile.experiments=[search,search_translation,table2,table3,table4,rebuttal_sni,instructions_split]"
+)
 # The paper profile with little of everything: a step or two on the CPU, one seed, one learning rate.
 SMALL = [
     "budget.epochs=null",
@@ -32,6 +34,8 @@ SMALL = [
     "profile.grids.lr_translation=[1e-3]",
     "profile.instructions.held_out=4",
     "profile.instructions.sample=16",
+    "profile.grids.compared_lr=[1e-3]",
+    "profile.grids.compared_lr_full_ft=[1e-3]",
 ]
 
 

@@ -8,10 +8,11 @@ from dataclasses import replace
 import pytest
 
 from benchmarks.gpu import __main__ as gpu
-from benchmarks.gpu.measure import Measurement, search
+from benchmarks.gpu.measure import Measurement, build, measure, search
 from benchmarks.gpu.plan import Group, groups, largest_batches, tiny
 from benchmarks.gpu.record import Results, file_name, lines
 from benchmarks.rungs import KINDS, RUNGS
+from lorafa.layers import LoraFaLayer
 from lorafa.memory.recipe import Recipe
 
 RECIPE = Recipe("llama-7b", "lora", batch_size=2, source_length=16)
@@ -46,10 +47,21 @@ def test_the_steps_are_those_of_the_papers_tables():
     """Or what is measured would stand beside no estimate."""
     from pipeline.fullscale.recipes import TABLES  # composes conf/, which takes seconds
 
-    tables = ("table5", "figure5", "figure2b", "figure2c")
+    tables = ("table5", "figure5", "figure2a", "figure2b", "figure2c")
     theirs = {cell.recipe for table in tables for cell in TABLES[table]("fitted")}
     own = ("rungs", "full-ft, as far as it fits")
     assert {recipe for group in groups() if group.name not in own for recipe in group.recipes} <= theirs
+
+
+def test_nf4_layers_are_those_of_bitsandbytes_and_keep_less(tmp_path):
+    bnb = pytest.importorskip("bitsandbytes")
+    recipe = tiny(replace(RECIPE, method="lora-fa", quantization="nf4"), tmp_path)
+    model = build(recipe).model
+    layers = [module for module in model.modules() if isinstance(module, LoraFaLayer)]
+    assert layers and all(isinstance(layer.get_base_layer(), bnb.nn.Linear4bit) for layer in layers)
+    ((_, found),) = measure([recipe], steps=1)
+    ((_, plain),) = measure([replace(recipe, quantization="none")], steps=1)
+    assert found.status == plain.status == "done" and found.allocated_bytes < plain.allocated_bytes
 
 
 def results(path):

@@ -17,7 +17,7 @@ from pipeline.figures.__main__ import FORMATS, draw
 from pipeline.fullscale import measured
 from pipeline.fullscale import recipes as paper
 from pipeline.tables import memory as tables
-from pipeline.tables import render
+from pipeline.tables import render, throughput
 
 SMALL = {
     "model_type": "llama",
@@ -71,6 +71,24 @@ def plan(results_plan, estimates):
 
 def names(plan, *kinds: str) -> list[str]:
     return [name for name, experiment in plan.experiments.items() if experiment.kind in kinds]
+
+
+def test_throughput_at_equal_memory_is_beside_lora_s_on_the_same_card(plan):
+    lines = [("rtx-4090", "lora", 0, 0.0), ("rtx-4090", "lora-fa", 1, 900.0)]
+    lines += [("a100-80gb", "lora", 8, 1000.0), ("a100-80gb", "lora-fa", 12, 1250.0)]
+    columns = ["card", "method", "batch_size", "tokens_per_second"]
+    path = Path(plan.memory_file("throughput_equal_memory"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame(lines, columns=columns).to_csv(path, index=False)
+    table = throughput.build_equal_memory(plan, "throughput_equal_memory")
+    texts = [[cell.text for cell in row.cells] for row in table.rows]
+    assert [row[2:] for row in texts] == [
+        ["0", "–", "–"],
+        ["1", "900", "–"],
+        ["8", "1,000", "1.00"],
+        ["12", "1,250", "1.25"],
+    ]
+    assert "Modelled, not measured" in render.markdown(table)
 
 
 def test_every_memory_table_is_of_cells_that_exist(plan):

@@ -6,10 +6,12 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from pipeline import readme
+from pipeline import files, readme
+from pipeline.config.planner import make_plan
 from pipeline.errors import ConfigError, RecordError
 from pipeline.tables import render
 from pipeline.tables.table import Cell, Row, Table
+from tests.pipeline import made_up
 from tests.pipeline.made_up import planned, write, write_evaluation
 
 NAMES = ("table2", "table3", "table4", "table5", "runs")
@@ -120,3 +122,26 @@ def test_numbers_that_mean_nothing_are_not_for_a_page(plan):
 def test_a_page_without_a_place_is_refused(plan):
     with pytest.raises(ConfigError, match="one block between <!-- table2 --> and <!-- /table2 -->"):
         readme.fill(PAGE.replace("<!-- /table2 -->", ""), readme.blocks(plan))
+
+
+def test_the_page_of_questions_has_what_is_made_and_says_what_is_not(tmp_path):
+    plan = made_up.plan_of(tmp_path, "question_memory", "question_8bit", "table2")
+    rows = [Row([Cell("LoRA, rank 4"), Cell("88.0")])]
+    data = [{"setting": "LoRA, rank 4", "score": 88.0}, {"candidate": "A", "text": "A − B: +1.0, better."}]
+    table = Table("question_memory", "Question 2", "", "", ["Setting", "CoLA"], rows, ["a note"], data)
+    render.write(table, tmp_path / "tables")
+    files.write_text(tmp_path / "figures/question_memory.svg", "<svg/>")
+    found = readme.answers(plan)
+    assert found["question_memory"].splitlines()[-1] == "- A − B: +1.0, better."
+    assert (
+        "| LoRA, rank 4 |   88.0 |" in found["question_memory"] and "a note" not in found["question_memory"]
+    )
+    assert found["question_8bit"] == found["runs"] == readme.NOT_MADE and "table2" not in found
+    readme.copy_figures(plan, tmp_path / "page")
+    assert [file.name for file in (tmp_path / "page").iterdir()] == ["question_memory.svg"]
+
+
+def test_the_page_of_questions_has_a_place_for_each():
+    plan = make_plan("mini")
+    page = (readme.ROOT / "docs" / readme.QUESTIONS).read_text()
+    assert readme.fill(page, readme.answers(plan))

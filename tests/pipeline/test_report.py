@@ -60,7 +60,8 @@ def test_every_experiment_has_a_heading_and_every_claim_its_evidence():
     assert {name for claim in CLAIMS for name in claim.evidence} <= experiments
     headings = {name: experiment.category for name, experiment in make_plan().experiments.items()}
     assert headings["table2"].startswith("§4.1.1") and headings["capacity"] == "Reviews and rebuttal"
-    assert [name for name, heading in headings.items() if heading == "Beyond the paper"] == ["gpu_memory"]
+    beyond = {name for name, heading in headings.items() if heading == "Beyond the paper"}
+    assert beyond == {"gpu_memory", "what_fits"}
     assert "Paper" not in headings.values()
 
 
@@ -228,8 +229,24 @@ def test_learning_rates_fall_by_more_than_chance(plan, best, expected):
 def test_an_initialisation_has_to_work_and_to_come_close(plan, worst, works, expected):
     rows = [{"method.init_A": "kaiming_uniform", "lr": 1e-3, "mean": 90.0, "works": True}]
     rows += [{"method.init_A": "ones", "lr": 1e-3, "mean": worst, "works": works}]
+    rows += [
+        {"method.init_A": "lora-fa-projected", "lr": 1e-3, "mean": 50.0, "works": False}
+    ]  # none of the paper's
     write(plan, "table6", rows)
     assert judges.robust(plan, "table6", "method.init_A").verdict == expected
+
+
+def test_what_freezing_costs_is_said_in_points(tmp_path):
+    plan = made_up.plan_of(tmp_path, "question_memory", "question_gradient_sgd")
+    lines = [
+        {"setting": "LoRA, rank 8", "verdict": None},
+        {"candidate": "A", "reference": "B", "difference": -7.26, "verdict": "inferior"},
+        {"candidate": "C", "reference": "B", "difference": 0.5, "verdict": "not inferior"},
+    ]
+    write(plan, "question_memory", lines)
+    gradient, memory = overview.facts(plan, runs.read(plan))["costs"]
+    assert memory["found"] == "A loses 7.3 points to B; not inferior in 1 of 2 comparisons"
+    assert gradient["found"].endswith("question_gradient_sgd.csv does not exist")
 
 
 # The runs

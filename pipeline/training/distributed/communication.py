@@ -9,6 +9,7 @@ from torch.utils._pytree import tree_leaves
 
 _GATHERS = (torch.ops.c10d._allgather_base_.default, torch.ops.c10d.allgather_.default)
 _REDUCTIONS = (torch.ops.c10d.allreduce_.default,)
+_SCATTERED = (torch.ops.c10d._reduce_scatter_base_.default, torch.ops.c10d.reduce_scatter_.default)
 
 
 class CommunicationMeter(TorchDispatchMode):
@@ -32,6 +33,8 @@ class CommunicationMeter(TorchDispatchMode):
     ) -> Any:
         if func in _REDUCTIONS:
             self.reduced += _nbytes(args[0])
+        elif func in _SCATTERED:  # of whose sums each process gets a part
+            self.reduced += _nbytes(args[1])
         elif func in _GATHERS:
             self.gathered += _nbytes(args[0])
         return func(*args, **(kwargs or {}))

@@ -126,3 +126,13 @@ def test_agrees_with_the_profiler(small_models: dict[str, str], family: str, met
 def test_cuda_semantics_agree_with_a_real_step(small_models: dict[str, str]) -> None:
     recipe = small_recipe(small_models["roberta"], "lora", device="cuda")
     assert predicted_peak(recipe) == pytest.approx(tracked_peak(recipe), rel=0.01)
+
+
+def test_without_padding_there_is_no_mask(small_models: dict[str, str]) -> None:
+    """transformers reads from real positions that no sequences are packed; it makes a mask of fake ones by itself."""
+    recipe = small_recipe(small_models["llama"], "lora-fa", attention="flash")
+    assert predicted_peak(recipe) == tracked_peak(recipe)
+    made = [
+        storage.op for storage in at_full_depth(replace(recipe, device="cuda", dtype="bf16")).trace.storages
+    ]
+    assert any("flash_attention" in op for op in made) and not any("efficient_attention" in op for op in made)

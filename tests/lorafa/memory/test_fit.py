@@ -1,6 +1,7 @@
 """What fits: confirmed by running the full depth through an allocator of that capacity."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from lorafa.memory.__main__ import device_bytes, main
 from lorafa.memory.allocator import OutOfMemoryError, replay
 from lorafa.memory.estimate import at_full_depth
-from lorafa.memory.fit import cheapest_change, fit, largest_batch, needed, safe
+from lorafa.memory.fit import _largest, cheapest_change, fit, largest_batch, needed, safe
 from lorafa.memory.margin import CONTEXT, MARGIN
 from lorafa.memory.recipe import Recipe, RecipeError
 
@@ -54,6 +55,26 @@ def test_a_change_is_found_and_fits(small_models: dict[str, str]) -> None:
     assert change is not None
     assert change.needed < change.safe <= tight
     assert cheapest_change(recipe, CONTEXT) is None
+
+
+@pytest.mark.parametrize("start", [1, 40, 3000])
+@pytest.mark.parametrize(
+    "need",
+    [
+        lambda n: 10 * n,
+        lambda n: max(4000, 7 * n + n * n // 90),
+        lambda n: 10**6 + n,
+        lambda n: 50 * (n > 600),
+    ],
+    ids=["affine", "convex", "too large", "steps"],
+)
+def test_the_largest_step_is_found_in_a_few_tries(need: Callable[[int], int], start: int) -> None:
+    for memory in (49, 12345):
+        tried: dict[int, int] = {}
+        found = _largest(need, memory, 5000, start, tried)
+        assert found == sum(need(n) <= memory for n in range(1, 5001))
+        assert len(tried) <= 30
+        assert _largest(need, 2 * memory, 5000, start, tried) >= found
 
 
 @pytest.mark.parametrize(

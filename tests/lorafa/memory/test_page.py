@@ -29,9 +29,10 @@ def test_a_point_of_the_page_is_what_its_command_estimates(
 ) -> None:
     (text,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', written, re.DOTALL)
     data, model = json.loads(text), small_models["llama"]
-    assert data["models"][model]["lengths"] == [64], "the model has 130 positions"
-    for choice, by_length in zip(data["choices"], data["models"][model]["points"], strict=True):
-        (by_rank,) = by_length
+    offered = data["models"][model]
+    assert len(offered["words"]) == len(data["choices"]) == len(page.CHOICES)
+    assert offered["lengths"] == [64], "the model has 130 positions"
+    for choice, (by_rank,) in zip(offered["words"], offered["points"], strict=True):
         for rank, (cell,) in zip(data["ranks"], by_rank, strict=False):
             words = (
                 f"--model {model} {choice['options']} --rank {rank} --length 64 --batch 2 {data['options']}"

@@ -226,7 +226,7 @@ def test_of_a_data_set_the_wanted_configurations_and_splits_are_read(tmp_path):
     assert Need("datasets", "a/b", subset="rte").patterns(tmp_path / "none") == []  # all there is
 
 
-def test_a_run_needs_its_model_its_data_and_its_benchmark():
+def test_a_run_needs_its_model_its_data_and_its_benchmark(tmp_path):
     choices = ["profile=paper", "method=lora-fa"]
     mnli = needs.of_run(compose_run([*choices, "model=roberta-base", "task=mnli"])[0])
     assert {name: need.name for name, need in mnli.items()} == {
@@ -245,6 +245,17 @@ def test_a_run_needs_its_model_its_data_and_its_benchmark():
     )
     assert "tasks/task001_quoref_question_generation.json" in held_out["data"].files
     assert "*/task004_mctaco_answer_generation_event_duration_*.jsonl" in held_out["data"].files
+    own = needs.of_run(compose_run([*choices, "model=llama2-7b", "task=natural-instructions-split"])[0])[
+        "data"
+    ]
+    assert own.revision == held_out["data"].revision and len(own.revision) == 40  # a mirror has one commit
+    chosen = [
+        "README.md",
+        "splits/default/test_tasks.txt",
+        "tasks/task001_a.json",
+        "train/task001_a_train.jsonl",
+    ]
+    assert hub.chosen(own, [*chosen, "get_ni.py"], own.patterns(tmp_path)) == chosen
 
 
 def test_a_file_is_compared_with_what_git_and_sha256_say_of_it(tmp_path):

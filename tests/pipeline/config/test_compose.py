@@ -4,7 +4,7 @@ import pytest
 from hydra.errors import MissingConfigException
 from omegaconf import OmegaConf
 
-from lorafa.options import DataFreeInit
+from lorafa.options import InitA
 from pipeline.config.compose import CONF, compose_experiments, compose_run, explain
 from pipeline.config.schema import KINDS
 from pipeline.errors import ConfigError
@@ -122,12 +122,23 @@ def test_the_paper_profile_has_the_recipes_of_tables_3_and_4():
             "method.targets=null",
             "command line: method.targets: lora-fa needs all-linear, attention, or letters of qkvo as in qv",
         ),
+        ("method.memory_budget=24", "command line: method.memory_budget: must be a size like 24GiB or 80GB"),
         ("method.targets=mlp", "method.targets: must be all-linear, attention, or letters of qkvo as in qv"),
         ("method.targets=qq", "method.targets: must be all-linear, attention, or letters of qkvo as in qv"),
         (
-            "method.init_A=eva",
-            "method.init_A: must be one of kaiming_uniform, normal, ones, orthogonal, shards, got 'eva'",
+            "method.init_A=even",
+            "method.init_A: must be one of kaiming_uniform, normal, ones, orthogonal, shards, eva, got 'even'",
         ),
+        ("method=lora +method.resample=4", "method.resample: for LoRA-FA alone, which method lora is not"),
+        (
+            "model=t5-mini task=wmt16-en-ro method.init_A=eva",
+            "method.init_A: eva is for models with one stack",
+        ),
+        (
+            "+method.recompute=[norms]",
+            "method.recompute: each must be one of norm, activation, dropout, loss",
+        ),
+        ("method=miss rank=null", "rank: miss needs a value"),
         ("lr=null", "lr: no learning rate for model minilm: add one, or give lr=..."),
         ("model.frozen_dtype=float17", "model.frozen_dtype: must be one of float32, bfloat16, float16"),
         ("budget.max_steps=null", "give either epochs or max_steps"),
@@ -137,13 +148,22 @@ def test_the_paper_profile_has_the_recipes_of_tables_3_and_4():
 )
 def test_bad_input_is_one_clear_line(override, message):
     with pytest.raises(ConfigError) as caught:
-        compose_run([override])
+        compose_run(override.split())
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("init_A", get_args(DataFreeInit))
-def test_a_starts_in_every_way_that_needs_no_data(init_A):
+def test_an_option_is_part_of_an_identity_where_it_is_set():
+    """Or runs from before there was the option would all be others."""
+    words = ["method=lora-fa", "task=sst2"]
+    (plain, _), (same, _) = compose_run(words), compose_run([*words, "trainer.tf32=false"])
+    assert plain.identity() == same.identity()
+    for option in ("trainer.tf32=true", "trainer.checkpointing=true", "+method.gradient=projected"):
+        assert compose_run([*words, option])[0].identity() != plain.identity()
+
+
+@pytest.mark.parametrize("init_A", get_args(InitA))
+def test_a_starts_in_every_way(init_A):
     run, _ = compose_run(["method=lora-fa", f"method.init_A={init_A}"])
     assert run.method.init_A == init_A
 
@@ -188,6 +208,13 @@ def test_a_method_without_a_rank_refuses_one():
         compose_run(["method=full-ft", "rank=8"])
 
 
+def test_a_budget_of_memory_is_for_lora_fa():
+    with pytest.raises(
+        ConfigError, match=r"command line: method\.memory_budget: for LoRA-FA alone, which method lora is not"
+    ):
+        compose_run(["method=lora", "+method.memory_budget=24GiB"])
+
+
 def test_identity_holds_what_changes_a_result_and_nothing_else():
     def identity(*overrides: str) -> dict:
         return compose_run(overrides)[0].identity()
@@ -203,8 +230,10 @@ def test_identity_holds_what_changes_a_result_and_nothing_else():
         "budget.max_steps=9",
         "task=rte",
         "alpha=1",
+        "method.memory_budget=24GiB",
     ):
         assert identity(override) != same, override
+    assert "memory_budget" not in same["method"]  # runs without it are those from before there was the option
 
 
 def test_a_launcher_that_is_not_installed_is_no_missing_file():

@@ -80,6 +80,7 @@ def test_the_appendix_s_settings_are_those_of_the_experiments():
     experiments, _, _ = compose_experiments(["profile=paper"])
     assert experiments["table6"].overrides == {"budget.batch_size": 32}
     assert min(experiments["table6"].axes["lr"]) == 1e-5
+    assert experiments["table6"].axes["method.init_A"]["lora-fa-projected"] == ["kaiming_uniform"]
     assert max(experiments["table7"].axes["lr"]) == 9e-3
     assert experiments["figure4"].overrides == {"budget.batch_size": 4 * 320}
     assert min(experiments["search"].axes["lr"]["full-ft"]) == 1e-5

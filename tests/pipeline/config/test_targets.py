@@ -19,8 +19,9 @@ def plan() -> Plan:
     return make_plan("mini")
 
 
-def test_the_targets_are_the_paper_s_tables_its_figures_the_rebuttal_and_everything(plan):
-    tables, figures, rebuttal, everything = (set(experiments_of(plan, name)) for name in targets.TARGETS)
+def test_the_targets_are_the_paper_s_tables_its_figures_the_rebuttal_our_questions_and_everything(plan):
+    of_target = {name: set(experiments_of(plan, name)) for name in targets.TARGETS}
+    tables, figures, rebuttal, questions, everything = of_target.values()
     assert {
         "table1",
         "table2",
@@ -37,8 +38,10 @@ def test_the_targets_are_the_paper_s_tables_its_figures_the_rebuttal_and_everyth
         *("figure5", "figure5_throughput", "figure6"),
     }
     assert {"capacity", "equal_memory", "rebuttal_sni", "rebuttal_lengths"} <= rebuttal
-    assert not (tables & figures or tables & rebuttal or figures & rebuttal)
-    assert tables | figures | rebuttal <= everything == set(plan.experiments)
+    assert {"question_freezing", "question_capacity", "question_resampling"} <= questions
+    parts = (tables, figures, rebuttal, questions)
+    assert sum(map(len, parts)) == len(set().union(*parts))
+    assert set().union(*parts) <= everything == set(plan.experiments)
     with pytest.raises(ConfigError, match=r"no target 'table2' \(did you mean 'tables'\?\); there is tables"):
         experiments_of(plan, "table2")
 
@@ -137,6 +140,6 @@ def test_a_run_of_several_experiments_is_the_same_run_in_all_of_them(plan):
 
 def test_every_experiment_says_where_it_comes_from(plan):
     sections = {name: experiment.section for name, experiment in plan.experiments.items()}
-    assert sections.pop("gpu_memory") == "beyond"
-    assert set(sections.values()) == {"paper", "rebuttal", "reviewers"}
+    assert sections.pop("gpu_memory") == sections.pop("what_fits") == "beyond"
+    assert set(sections.values()) == {"paper", "rebuttal", "reviewers", "questions"}
     assert all(Path(file).name for file in files_of(plan, "all"))

@@ -1,6 +1,7 @@
 """A plan's costs against real models and runs: the operations of a step, a Trainer's steps, a saved adapter's bytes."""
 
 import json
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from pipeline.costs.cost import Cost, cost_of, measured
 from pipeline.costs.downloads import download
 from pipeline.costs.recipe import recipe_of
 from pipeline.costs.shapes import Shape, shape_of
-from pipeline.costs.survey import Survey
+from pipeline.costs.survey import Misfit, Survey
 from pipeline.errors import AssetError
 from pipeline.tasks import kind_of, training_sources
 from pipeline.training import fit
@@ -140,12 +141,13 @@ def test_a_mirror_need_not_have_every_configuration_that_its_card_names(compose,
 
 @pytest.mark.integration
 def test_llama_full_fine_tuning_does_not_fit_80_gb_and_lora_fa_does():
-    def needed(method: str, size: int) -> int:
+    def step(method: str, size: int) -> Shape:
         overrides = ["model=llama-7b", "task=alpaca", f"method={method}", f"budget.batch_size={size}"]
-        return measure.needed(shape(compose_run(["profile=paper", *overrides])[0]))
+        return shape(compose_run(["profile=paper", *overrides])[0])
 
-    assert needed("full-ft", 1) > A100.memory  # weights, gradients and states alone are 100 GiB
-    assert needed("lora-fa", 16) < A100.memory < needed("lora", 16)
+    assert measure.needed(step("full-ft", 1)) > A100.memory  # weights, gradients and states alone are 100 GiB
+    assert measure.needed(step("lora-fa", 16)) < A100.memory < measure.needed(step("lora", 16))
+    assert measure.safely(replace(step("full-ft", 32), gpus=8)) < A100.memory  # Table 4's batch
 
 
 def test_what_makes_a_shape_fit_is_the_largest_batch_that_does(compose):
@@ -164,6 +166,14 @@ def test_several_gpus_share_the_batch_and_the_frozen_weights(compose):
     assert (part.batch_size, part.shards) == (step.batch_size // 4, 4)
     assert measure.needed(together) < measure.needed(alone)
     assert measure.measure(together).training_flops == measure.measure(alone).training_flops
+
+
+def test_with_full_fine_tuning_several_gpus_share_everything(compose):
+    alone = shape(compose("model=minilm", "method=full-ft", "task=sst2", "budget.batch_size=64"))
+    together = replace(alone, gpus=4)
+    part = recipe_of(together)
+    assert (part.batch_size, part.shards, part.sharding) == (16, 4, "zero-3")
+    assert measure.needed(together) < measure.needed(alone)
 
 
 @pytest.fixture(scope="module")
@@ -209,6 +219,38 @@ def test_runs_are_those_of_the_plan_and_each_shape_is_estimated_once(plan, monke
     assert len(estimated) == 4, "the second look takes them from the disk"
 
 
+def test_two_ways_stand_side_by_side(plan, arguments):
+    seeds = plan_of_arguments([*arguments, "profile.seeds=[0]"])
+    ways = [Survey(one, "table2", [A100], 0.4) for one in (plan, seeds)]
+    view = command.comparison_table(*ways)
+    assert [column.header for column in view.columns[1:3]] == ["runs, mini", "runs, mini"]
+    *_, (name, *numbers) = zip(*(column.cells for column in view.columns), strict=True)
+    assert name == "all" and numbers[:2] == [str(len(way.runs)) for way in ways]
+    assert len(ways[0].runs) > len(ways[1].runs)
+
+
+def test_tf32_has_another_peak_and_the_same_operations(compose):
+    words = ["model=minilm", "method=lora", "task=sst2", "model.frozen_dtype=float32"]
+    full, short = cost_of(compose(*words)), cost_of(compose(*words, "trainer.tf32=true"))
+    assert (full.precision, short.precision) == ("float32", "tf32") and full.flops == short.flops
+    assert short.seconds(A100) == pytest.approx(full.seconds(A100) * 19.5 / 156)
+    half = compose(*words[:3], "model.frozen_dtype=bfloat16", "trainer.tf32=true")
+    assert cost_of(half).precision == "bfloat16"
+
+
+@pytest.mark.parametrize(
+    ("settings", "way"),
+    [
+        (["budget.micro_batch=8", "trainer=fsdp profile.gpus=2"], "with a micro-batch"),
+        (["trainer=fsdp profile.gpus=4", "budget.batch_size=2"], "on several GPUs alone"),
+        (["budget.batch_size=2", "method=qlora"], "not with these losses"),
+    ],
+)
+def test_what_fits_is_told_by_what_leaves_the_losses_alone(settings, way):
+    misfit = Misfit("a100-80gb", "m", "lora", 32, 512, 1, 2, 3, [(setting, 1) for setting in settings])
+    assert command._way(misfit) == way
+
+
 def test_searched_runs_are_not_scored_and_tables_are(plan):
     survey = Survey(plan, "table2", [A100], 0.4)
     assert [one.scored for one in survey.experiments["search"]] == [False] * len(survey.experiments["search"])
@@ -243,6 +285,7 @@ def test_the_tables_have_a_line_for_each_experiment(arguments, monkeypatch, caps
     printed = capsys.readouterr().out
     assert "search" in printed and "table2" in printed and "table1" not in printed.split("Without")[0]
     assert "datasets/nyu-mll/glue" in printed and "What will not fit" not in printed
+    assert re.search(r"Of 4 steps \(.*\), on a100-80gb: 4\s+fit\s+as they are\.", printed, re.DOTALL)
     assert "\x1b" not in printed
 
 

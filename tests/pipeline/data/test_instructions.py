@@ -287,8 +287,11 @@ SNI = Instructions("natural-instructions", 2, None, 0, [TRAIN], [HELD_OUT])
 
 
 def _tasks(folder: Path, **changes: object) -> Source:
-    """Writes two tasks in the public JSON format."""
+    """Writes two tasks in the public JSON format, and the lists of a split that they make."""
     (folder / "tasks").mkdir(parents=True)
+    (folder / "splits/default").mkdir(parents=True)
+    for part, task in (("train", TRAIN), ("test", HELD_OUT)):
+        (folder / f"splits/default/{part}_tasks.txt").write_text(f"{task}\n")
     for task in (TRAIN, HELD_OUT):
         instances = [
             {"id": f"{task}-{i}", "input": f"Passage {i}", "output": [f"first {i}", f"second {i}"]}
@@ -335,6 +338,25 @@ def test_natural_instructions(tmp_path, layout):
     assert data.test["input"] == [f"Passage {i}" for i in range(100)]  # the benchmark's hundred
     assert data.test[7]["references"] == ["first 7", "second 7"]
     assert set(data.test["task"]) == {HELD_OUT}
+
+
+@pytest.mark.parametrize("layout", [_tasks, _lines])
+def test_without_names_it_is_the_data_set_s_own_split(tmp_path, layout):
+    source = layout(tmp_path / "sni")
+    own = load(source, replace(SNI, train_tasks=[], heldout_tasks=[]), tmp_path / "cache")
+    named = load(source, SNI, tmp_path / "cache")
+    assert own.test.to_list() == named.test.to_list()
+    assert set(own.train["task"]) == {TRAIN}
+    seen = {*own.train["input"], *own.validation["input"]}
+    assert seen == {f"Passage {i}" for i in range(100)}  # Tk-Instruct's hundred, where names have all 120
+    assert len(own.train) == 98 and len(named.train) == 118
+
+
+def test_a_folder_without_a_split_of_its_own_is_named(tmp_path):
+    with pytest.raises(
+        AssetError, match=r"has no split of its own, neither as splits/default/train_tasks.txt nor"
+    ):
+        load(Source(str(tmp_path), None, "a/b"), replace(SNI, train_tasks=[], heldout_tasks=[]), tmp_path)
 
 
 def test_natural_instructions_errors(tmp_path):

@@ -4,8 +4,17 @@ from dataclasses import replace
 
 import pytest
 
+from lorafa.memory.fit import safe
 from lorafa.memory.recipe import Recipe, RecipeError
-from pipeline.fullscale.throughput import A100_80GB, Accelerator, _count, step_work, tokens_per_second
+from pipeline.costs.cards import GPUS, Gpu
+from pipeline.fullscale.throughput import (
+    A100_80GB,
+    Accelerator,
+    _count,
+    at_equal_memory,
+    step_work,
+    tokens_per_second,
+)
 
 HIDDEN, FFN, LAYERS, VOCABULARY, KV = 64, 176, 7, 300, 32
 BATCH, LENGTH = 2, 32
@@ -81,3 +90,17 @@ def test_throughput_follows_the_slower_part(recipe):
 def test_what_is_not_modelled_is_refused(recipe):
     with pytest.raises(RecipeError, match="layer_fraction 1"):
         step_work(replace(recipe, layer_fraction=0.5))
+
+
+def test_at_equal_memory_the_batch_is_the_largest_that_fits(recipe, monkeypatch):
+    def needed(size: int) -> int:
+        return safe(replace(recipe, batch_size=size))
+
+    monkeypatch.setattr(Gpu, "memory", needed(11))
+    found, gpu = at_equal_memory(recipe, "a100-40gb"), GPUS["a100-40gb"]
+    size = found["batch_size"]
+    assert needed(size) <= gpu.memory < needed(size + 1)  # the allocator's segments may hold one more
+    speed = tokens_per_second(replace(recipe, batch_size=size), Accelerator(gpu.half, gpu.bandwidth))
+    assert found["tokens_per_second"] == pytest.approx(speed)
+    monkeypatch.setattr(Gpu, "memory", 1)
+    assert at_equal_memory(recipe, "a100-40gb") == {"batch_size": 0, "tokens_per_second": 0}

@@ -1,5 +1,7 @@
 """Tables 6 and 7 and the reviewers' comparisons, from made-up records with known answers."""
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 
@@ -56,6 +58,22 @@ def test_ranges_means_and_deviations(plan):
     assert found["Std-normal"] == ["none", "53.0", "2e-3", "–"]
     (best,) = [row for row in table.rows if row.cells[2].bold]
     assert best.cells[0].text == "Kaiming uniform" and best.cells[2].subscript == "0.1"
+
+
+def test_another_method_is_a_row_of_its_own(tmp_path):
+    rates = ("profile.grids.lr_sensitivity=[1e-3]", "profile.grids.sensitivity_seeds=[0]")
+    plan = made_up.plan_of(tmp_path, "table6", overrides=rates)
+    (run,) = [run for run in plan.grids["table6"] if run.axes["method.init_A"] == "kaiming_uniform"]
+    projected = replace(
+        run, identity={**run.identity, "method": {**run.identity["method"], "name": "lora-fa-projected"}}
+    )
+    experiment = plan.experiments["table6"]
+    plan.grids["table6"] = [run, projected]
+    plan.experiments["table6"] = replace(experiment, methods=["lora-fa", "lora-fa-projected"])
+    fill(plan, "table6", lambda one: 0.90 if one.method == "lora-fa" else 0.92)
+    found = rows(sensitivity.build(plan, "table6"))
+    assert found["Kaiming uniform"][1] == "90.0"
+    assert found["Kaiming uniform, projected gradient (ours)"][1] == "92.0"
 
 
 def test_the_papers_ranges_stand_in_rows_of_their_own(plan):

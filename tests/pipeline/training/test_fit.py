@@ -1,7 +1,9 @@
+import json
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -107,6 +109,45 @@ def test_micro_batches_have_the_losses_of_the_batch(compose, without_dropout, tm
     for one, other in zip(whole.losses, parts.losses, strict=True):
         assert other.loss == pytest.approx(one.loss, rel=1e-5)
     assert parts.saved_for_backward_bytes < whole.saved_for_backward_bytes / 2
+
+
+@pytest.mark.parametrize("method", ["lora-fa", "full-ft"])
+def test_checkpointing_has_the_losses_of_a_run_without(compose, tmp_path, method):
+    """With dropout: what is computed again draws the masks of the first time."""
+    words = (f"method={method}", "task=sst2", "model.frozen_dtype=float32")
+    once = train(compose(*words), tmp_path / "once", []).train_info
+    again = train(compose(*words, "trainer.checkpointing=true"), tmp_path / "again", []).train_info
+    assert [one.loss for one in again.losses] == pytest.approx([one.loss for one in once.losses], rel=1e-6)
+    assert again.best.score == once.best.score
+    assert again.saved_for_backward_bytes < once.saved_for_backward_bytes / 2
+
+
+def test_tf32_is_what_a_run_asks_for(compose, tmp_path):
+    matmul = torch.backends.cuda.matmul
+    for asked, precision in ((True, "tf32"), (False, "ieee")):  # one process may train both
+        run = compose("task=sst2", f"trainer.tf32={str(asked).lower()}", "budget.max_steps=2")
+        train(run, tmp_path / precision, [])
+        assert matmul.fp32_precision == precision
+        assert run.identity()["trainer"].get("tf32", False) == asked
+
+
+@pytest.mark.integration
+def test_a_budget_of_memory_decides_what_is_recomputed(compose, tmp_path, capsys, monkeypatch):
+    """A model as small as this needs the same with and without: what it takes is made up."""
+    monkeypatch.setattr("lorafa.memory.budget.safe", lambda recipe: 2**29 if recipe.recompute else 2**30)
+    words = (
+        "model=smollm2-135m",
+        "task=alpaca",
+        "method=lora-fa",
+        "budget.max_steps=1",
+        "budget.evaluations=1",
+    )
+    assert train(compose(*words, "method.memory_budget=600MiB"), tmp_path, []).train_info.steps == 1
+    assert "8 × 128 tokens: recompute norm, activation, loss; 0.5 of 0.6 GiB" in capsys.readouterr().out
+    saved = json.loads(Path(tmp_path, records.SAVED_MODEL, "lorafa_config.json").read_text())
+    assert saved["recompute"] == ["activation", "loss", "norm"]
+    with pytest.raises(ConfigError, match=r"method\.memory_budget: .* needs at least 0\.5 GiB"):
+        train(compose(*words, "method.memory_budget=100MiB"), tmp_path / "little", [])
 
 
 def test_a_micro_batch_divides_the_batch():

@@ -41,6 +41,7 @@ CASES = {
     ],
     "diverging": ["method=full-ft", "task=sst2", "lr=1e30", "trainer.warmup_ratio=0"],
 }
+RESUMED = ("lora-fa", "full-ft")  # which one process begins
 TOGETHER = ["trainer=fsdp", "profile.processes=2"]
 TOLERANCE = {"rel": 2e-5, "abs": 1e-4}  # of float32 sums in another order, after six steps
 
@@ -88,15 +89,19 @@ def pairs(plain_overrides: list[str], folder: Path) -> dict[str, Pair]:
         run = composed(*plain_overrides, *overrides)
         runs.append(train.train(run, folder / name / "one", []))
         cases.append((composed(*plain_overrides, *overrides, *TOGETHER), folder / name / "two"))
-    train_and_die(composed(*plain_overrides, *CASES["lora-fa"]), folder / "resumed")
-    cases.append((cases[0][0], folder / "resumed"))
+    for name in RESUMED:
+        train_and_die(composed(*plain_overrides, *CASES[name]), folder / f"resumed {name}")
+        cases.append((composed(*plain_overrides, *CASES[name], *TOGETHER), folder / f"resumed {name}"))
     jobs.llama().save_pretrained(folder / "llama")
-    *together, resumed = launch(2, jobs.everything, cases, folder)
+    together = launch(2, jobs.everything, cases, folder)
     found = {
         name: Pair(one.train_info, two.train_info, folder / name)
-        for name, one, two in zip(CASES, runs, together, strict=True)
+        for name, one, two in zip(CASES, runs, together[: len(CASES)], strict=True)
     }
-    return found | {"resumed": Pair(runs[0].train_info, resumed.train_info, folder / "lora-fa")}
+    resumed = zip(RESUMED, together[len(CASES) :], strict=True)
+    return found | {
+        f"resumed {name}": Pair(found[name].one, info.train_info, folder / name) for name, info in resumed
+    }
 
 
 def assert_same(one: records.TrainInfo, two: records.TrainInfo) -> None:
@@ -110,7 +115,7 @@ def assert_same(one: records.TrainInfo, two: records.TrainInfo) -> None:
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("name", [*CASES, "resumed"])
+@pytest.mark.parametrize("name", [*CASES, *(f"resumed {name}" for name in RESUMED)])
 def test_two_processes_have_the_losses_and_scores_of_one(pairs, name):
     one, two = pairs[name].one, pairs[name].two
     if name == "regression":  # what fills its last batch of validation cannot be left out of the loss
@@ -122,9 +127,21 @@ def test_two_processes_have_the_losses_and_scores_of_one(pairs, name):
 
 
 @pytest.mark.integration
-def test_a_run_of_one_process_goes_on_in_two(pairs):
-    assert pairs["resumed"].two.resumed_from_step == 3
-    assert pairs["resumed"].one.resumed_from_step is None
+@pytest.mark.parametrize("name", RESUMED)
+def test_a_run_of_one_process_goes_on_in_two(pairs, name):
+    assert pairs[f"resumed {name}"].two.resumed_from_step == 3
+    assert pairs[f"resumed {name}"].one.resumed_from_step is None
+
+
+@pytest.mark.integration
+def test_the_optimizer_of_weights_in_parts_is_saved_whole(pairs, folder):
+    (one,) = (folder / "resumed full-ft").rglob("checkpoint-3/optimizer.pt")
+    (two,) = (folder / "full-ft/two").rglob("checkpoint-3/optimizer.pt")
+    whole, gathered = (torch.load(file, weights_only=True)["state"] for file in (one, two))
+    assert whole.keys() == gathered.keys()
+    for index, state in whole.items():
+        for name, value in state.items():
+            torch.testing.assert_close(gathered[index][name], value, rtol=1e-3, atol=1e-7)
 
 
 @pytest.mark.integration
@@ -203,9 +220,13 @@ def test_communication_is_what_the_formulas_say(pairs):
         assert pairs[name].two.communication["weight_bytes"] == size * gathered
         assert pairs[name].two.communication["processes"] == 2
         assert pairs[name].one.communication is None
-    everything = pairs["full-ft"].two  # nothing is frozen
+    everything = pairs[
+        "full-ft"
+    ].two  # nothing is frozen: all of it is in parts, and the layers are gathered twice
     assert everything.communication["gradient_bytes"] == size * everything.trainable_parameters
-    assert everything.communication["weight_bytes"] == 0
+    assert everything.communication["weight_bytes"] == size * (
+        everything.trainable_parameters + layers * layer
+    )
 
 
 @pytest.mark.integration
@@ -222,6 +243,15 @@ def test_the_memory_of_a_step_has_half_of_the_frozen_weights(pairs):
         frozen = 4 * (one.total_parameters - one.trainable_parameters)
         adapters = 4 * 8 * 2 * 224 if name == "lora-fa" else 0  # A, which is not shared
         assert weights[0] - weights[1] == pytest.approx((frozen - adapters) / 2, rel=0.01)
+
+
+@pytest.mark.integration
+def test_full_fine_tuning_has_half_of_its_weights_gradients_and_states(pairs):
+    infos = pairs["full-ft"].one, pairs["full-ft"].two
+    weights = [info.step_memory_bytes - info.saved_for_backward_bytes for info in infos]
+    assert weights[0] == pytest.approx(4 * 4 * infos[0].trainable_parameters, rel=0.01)
+    assert weights[1] == pytest.approx(weights[0] / 2, rel=0.01)
+    assert infos[1].saved_for_backward_bytes < 0.6 * infos[0].saved_for_backward_bytes  # of half of the batch
 
 
 @pytest.mark.integration
