@@ -2,7 +2,7 @@
 
 import ast
 from collections.abc import Iterable
-from importlib.metadata import distribution, packages_distributions
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -23,16 +23,3 @@ def imported(*files: Path) -> set[str]:
         modules += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.level == 0]
         packages |= {module.split(".")[0] for module in modules}
     return {canonicalize_name(name) for package in packages for name in found.get(package, ())} - {"lorafa"}
-
-
-def closure(requirements: Iterable[str]) -> set[str]:
-    """The installed distributions that requirements lead to, themselves included."""
-    seen: set[tuple[str, str]] = set()
-    waiting = [Requirement(text) for text in requirements]
-    while waiting:
-        one = waiting.pop()
-        for extra in {"", *one.extras} - {extra for name, extra in seen if name == one.name}:
-            seen.add((one.name, extra))
-            more = map(Requirement, distribution(one.name).requires or ())
-            waiting += [dep for dep in more if dep.marker is None or dep.marker.evaluate({"extra": extra})]
-    return {name for name, _ in seen}
