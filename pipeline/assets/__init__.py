@@ -69,8 +69,9 @@ def require(needs: Iterable[Need], mirror: str | Path | None) -> None:
     Raises:
         AssetError: It does not.
     """
-    for need in needs if mirror is not None else ():
-        in_mirror(need.name, mirror)
+    if mirror is not None:
+        for need in needs:
+            in_mirror(need.name, mirror)
 
 
 def in_mirror(name: str, mirror: str | Path) -> Path:
