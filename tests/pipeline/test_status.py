@@ -139,7 +139,7 @@ def test_the_command_prints_a_table_or_json(arguments, monkeypatch, capsys):
     [
         (
             ["table9"],
-            "no target 'table9' (did you mean 'tables'?); there is tables, figures, rebuttal, all, search",
+            "no target 'table9' (did you mean 'tables'?); there is tables, figures, rebuttal, questions, all, search",
         ),
         (["table1", "table2"], "one target at a time, not table1 and table2"),
         (["--price-per-hour", "-1"], "--price-per-hour must be a number that is not negative"),
