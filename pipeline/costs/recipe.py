@@ -37,7 +37,7 @@ def recipe_of(shape: Shape) -> Recipe:
         layer_fraction=shape.layer_fraction,
         batch_size=-(-(shape.micro_batch or shape.batch_size) // shape.gpus),
         shards=shape.gpus,
-        sharding="zero-3" if METHODS[shape.method] == "full-ft" else "frozen",
+        sharding="zero-3" if full and shape.gpus > 1 else "frozen",
         source_length=shape.source_length,
         target_length=shape.target_length,
         dtype="fp32" if full else frozen,  # type: ignore[arg-type]  # checked by Recipe

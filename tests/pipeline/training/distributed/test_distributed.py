@@ -114,7 +114,7 @@ def assert_same(one: records.TrainInfo, two: records.TrainInfo) -> None:
             assert other == pytest.approx(each, **TOLERANCE), key
 
 
-@pytest.mark.integration
+@pytest.mark.distributed
 @pytest.mark.parametrize("name", [*CASES, *(f"resumed {name}" for name in RESUMED)])
 def test_two_processes_have_the_losses_and_scores_of_one(pairs, name):
     one, two = pairs[name].one, pairs[name].two
@@ -126,14 +126,14 @@ def test_two_processes_have_the_losses_and_scores_of_one(pairs, name):
     assert_same(one, two)
 
 
-@pytest.mark.integration
+@pytest.mark.distributed
 @pytest.mark.parametrize("name", RESUMED)
 def test_a_run_of_one_process_goes_on_in_two(pairs, name):
     assert pairs[f"resumed {name}"].two.resumed_from_step == 3
     assert pairs[f"resumed {name}"].one.resumed_from_step is None
 
 
-@pytest.mark.integration
+@pytest.mark.distributed
 def test_the_optimizer_of_weights_in_parts_is_saved_whole(pairs, folder):
     (one,) = (folder / "resumed full-ft").rglob("checkpoint-3/optimizer.pt")
     (two,) = (folder / "full-ft/two").rglob("checkpoint-3/optimizer.pt")
@@ -144,12 +144,12 @@ def test_the_optimizer_of_weights_in_parts_is_saved_whole(pairs, folder):
             torch.testing.assert_close(gathered[index][name], value, rtol=1e-3, atol=1e-7)
 
 
-@pytest.mark.integration
+@pytest.mark.distributed
 def test_divergence_in_two_processes_is_the_same_result(pairs):
     assert pairs["diverging"].two.status == "diverged"
 
 
-@pytest.mark.integration
+@pytest.mark.distributed
 @pytest.mark.parametrize(
     "name", ["lora-fa", "lora", "prompt-tuning", "translation", "instructions", "full-ft"]
 )
@@ -162,7 +162,7 @@ def test_checkpoints_have_the_same_format_and_weights(pairs, name):
         torch.testing.assert_close(two[key], value, **exact)
 
 
-@pytest.mark.integration
+@pytest.mark.distributed
 def test_plain_peft_loads_what_two_processes_saved(pairs, tiny_mirror):
     folder = pairs["lora-fa"].folder
     tokens = torch.randint(5, 20, (3, 8), generator=torch.Generator().manual_seed(0))
@@ -175,7 +175,7 @@ def test_plain_peft_loads_what_two_processes_saved(pairs, tiny_mirror):
     torch.testing.assert_close(logits[1], logits[0], rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.integration
+@pytest.mark.distributed
 def test_each_process_has_half_of_what_is_frozen_and_all_of_the_adapters(pairs, folder):
     ranks = [json.loads((folder / f"shards.{rank}.json").read_text()) for rank in range(2)]
     sharded = {name for name, (is_sharded, _, _) in ranks[0].items() if is_sharded}
@@ -189,7 +189,7 @@ def test_each_process_has_half_of_what_is_frozen_and_all_of_the_adapters(pairs, 
         assert sum(rank[name][1] for name in sharded) == pytest.approx(total / 2, rel=0.01)
 
 
-@pytest.mark.integration
+@pytest.mark.distributed
 @pytest.mark.parametrize("name", ["plain", "recompute", "nf4, recompute"])
 def test_sharding_with_recomputation_and_four_bits_has_the_gradients_of_the_whole_model(pairs, folder, name):
     for rank in range(2):
@@ -198,7 +198,7 @@ def test_sharding_with_recomputation_and_four_bits_has_the_gradients_of_the_whol
         assert found["kept"] == found["whole"] / 2
 
 
-@pytest.mark.integration
+@pytest.mark.distributed
 def test_communication_is_what_the_formulas_say(pairs):
     d, ffn, layers, r, size, tokens = 32, 64, 2, 8, 4, 5
     head = d * d + d + 2 * d + 2
@@ -229,13 +229,13 @@ def test_communication_is_what_the_formulas_say(pairs):
     )
 
 
-@pytest.mark.integration
+@pytest.mark.distributed
 def test_sharded_weights_do_not_count_as_saved_for_backward(pairs, folder):
     whole, sharded = json.loads((folder / "saved.0.json").read_text())
     assert whole <= sharded <= whole + 16  # a counter of FSDP's
 
 
-@pytest.mark.integration
+@pytest.mark.distributed
 def test_the_memory_of_a_step_has_half_of_the_frozen_weights(pairs):
     for name in ("lora", "lora-fa"):
         one, two = pairs[name].one, pairs[name].two
@@ -245,7 +245,7 @@ def test_the_memory_of_a_step_has_half_of_the_frozen_weights(pairs):
         assert weights[0] - weights[1] == pytest.approx((frozen - adapters) / 2, rel=0.01)
 
 
-@pytest.mark.integration
+@pytest.mark.distributed
 def test_full_fine_tuning_has_half_of_its_weights_gradients_and_states(pairs):
     infos = pairs["full-ft"].one, pairs["full-ft"].two
     weights = [info.step_memory_bytes - info.saved_for_backward_bytes for info in infos]
@@ -254,7 +254,7 @@ def test_full_fine_tuning_has_half_of_its_weights_gradients_and_states(pairs):
     assert infos[1].saved_for_backward_bytes < 0.6 * infos[0].saved_for_backward_bytes  # of half of the batch
 
 
-@pytest.mark.integration
+@pytest.mark.distributed
 def test_too_little_memory_in_one_process_is_the_runs_result(plain_overrides, tmp_path, monkeypatch):
     monkeypatch.setattr(train, "_compute", jobs.out_of_memory)
     run = composed(*plain_overrides, "task=sst2", *TOGETHER)
@@ -264,7 +264,7 @@ def test_too_little_memory_in_one_process_is_the_runs_result(plain_overrides, tm
     assert "out of memory" in info.problem
 
 
-@pytest.mark.integration
+@pytest.mark.distributed
 def test_a_failure_in_one_process_ends_all_with_one_line(capfd):
     with pytest.raises(
         ProcessError, match=r"^process 1 of 2 ended with ValueError: no such shape; the same command"
@@ -290,7 +290,7 @@ def test_an_error_of_the_users_is_told_as_by_one_process(tmp_path):
     )
 
 
-@pytest.mark.integration
+@pytest.mark.distributed
 def test_a_signal_saves_a_checkpoint_and_one_process_goes_on(plain_overrides, tmp_path):
     overrides = [*plain_overrides, "budget.max_steps=60", "task=sst2"]
     run = composed(*overrides)
