@@ -55,7 +55,8 @@ def build(plan: Plan, name: str) -> Table:
     for task in experiment.tasks:
         columns += [plan.tasks[task]["label"], "at η"]
     seeds = results.seed.nunique()
-    scored = "MMLU accuracy" if experiment.evaluated else "Best validation score"
+    benchmarked = trained.BENCHMARK in set(results.metric)
+    scored = "MMLU accuracy" if benchmarked else "Best validation score"
     return Table(
         name=name,
         title=outcomes.title(plan, name, results),
