@@ -38,7 +38,10 @@ def notice(results: pd.DataFrame) -> str:
 
 def title(plan: Plan, name: str, results: pd.DataFrame) -> str:
     """Returns the experiment's title, which says so where the material is not the paper's."""
-    return plan.experiments[name].title + (", in miniature" if results.stand_ins.map(bool).any() else "")
+    words = plan.experiments[name].title
+    if not results.stand_ins.map(bool).any():
+        return words
+    return f"{words} In miniature" if words.endswith("?") else f"{words}, in miniature"
 
 
 def published(plan: Plan, name: str) -> pd.DataFrame:
