@@ -215,6 +215,7 @@ def test_make_targets_and_variables_exist(command):
             assert re.search(rf"^\.PHONY:.* {word}\b", makefile, re.MULTILINE), word
 
 
+@pytest.mark.integration
 @parameters("snakemake")
 def test_snakemake_options_targets_and_overrides_exist(command, monkeypatch):
     monkeypatch.chdir(ROOT)

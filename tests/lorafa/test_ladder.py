@@ -41,6 +41,7 @@ def saved(model, **batch):
     return meter.total
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", MODELS)
 def test_each_rung_has_autograds_gradients_or_is_refused_by_name(name):
     model, batch = built(name), inputs(name)

@@ -146,7 +146,10 @@ def test_a_missing_mirror_is_named(tmp_path, tiny_overrides):
 
 
 def test_the_paper_profile_lists_its_runs_without_building_anything(project):
-    few = ["profile.experiments=[search,search_translation,table2,table3,table5]", "profile.glue_tasks=[mrpc,rte]"]
+    few = [
+        "profile.experiments=[search,search_translation,table2,table3,table5]",
+        "profile.glue_tasks=[mrpc,rte]",
+    ]
     command = ["snakemake", "-n", "tables", "--config", "profile=paper", f"overrides={' '.join(few)}"]
     result = subprocess.run(command, **project.surroundings, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr

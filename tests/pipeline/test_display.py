@@ -127,6 +127,7 @@ def test_who_is_asked_to_end_what_runs_says_so_and_does_not_end_as_after_success
     ]
 
 
+@pytest.mark.integration
 def test_the_end_counts_what_the_target_consists_of(tmp_path, logger, capfd):
     plan = made_up.plan_of(tmp_path / "results", "search", "table2", overrides=OPTIONS)
     table2 = SimpleNamespace(wildcards_dict={"table": "table2"}, rule=SimpleNamespace(name="table"))

@@ -72,6 +72,7 @@ def metrics(found: SimpleNamespace) -> list[dict]:
     return [{key: value for key, value in row.items() if not ignored.match(key)} for row in found.history]
 
 
+@pytest.mark.integration
 def test_a_record_becomes_a_run(tracked_run, results):
     run, directory = tracked_run("after", "method=lora", "task=mnli", "budget.evaluations=2")
     record = train(run, directory, [])
@@ -107,6 +108,7 @@ def test_a_record_becomes_a_run(tracked_run, results):
     assert lineage["data"]["repository"] == run.task.repository
 
 
+@pytest.mark.integration
 def test_a_changed_record_is_written_anew(tracked_run, results):
     run, directory = tracked_run("after")
     record = train(run, directory, [])

@@ -101,6 +101,7 @@ def test_a_corrected_published_number_makes_its_table_anew_and_no_other(plan, tm
     assert before[0] != after[0] and before[1] == after[1]
 
 
+@pytest.mark.integration
 def test_more_seeds_keep_the_runs_that_there_are_and_the_searches():
     few = ["profile.experiments=[search,table2,table7]", "profile.glue_tasks=[mrpc,cola]"]
     fewer, more = make_plan("mini", few), make_plan("mini", [*few, "seeds=6"])

@@ -219,6 +219,7 @@ def test_runs_are_those_of_the_plan_and_each_shape_is_estimated_once(plan, monke
     assert len(estimated) == 4, "the second look takes them from the disk"
 
 
+@pytest.mark.integration
 def test_two_ways_stand_side_by_side(plan, arguments):
     seeds = plan_of_arguments([*arguments, "profile.seeds=[0]"])
     ways = [Survey(one, "table2", [A100], 0.4) for one in (plan, seeds)]
@@ -229,6 +230,7 @@ def test_two_ways_stand_side_by_side(plan, arguments):
     assert len(ways[0].runs) > len(ways[1].runs)
 
 
+@pytest.mark.integration
 def test_tf32_has_another_peak_and_the_same_operations(compose):
     words = ["model=minilm", "method=lora", "task=sst2", "model.frozen_dtype=float32"]
     full, short = cost_of(compose(*words)), cost_of(compose(*words, "trainer.tf32=true"))

@@ -92,6 +92,7 @@ def test_what_is_not_modelled_is_refused(recipe):
         step_work(replace(recipe, layer_fraction=0.5))
 
 
+@pytest.mark.integration
 def test_at_equal_memory_the_batch_is_the_largest_that_fits(recipe, monkeypatch):
     def needed(size: int) -> int:
         return safe(replace(recipe, batch_size=size))
