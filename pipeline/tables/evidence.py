@@ -88,7 +88,7 @@ def _published_row(line: Any) -> Row:
         _number(line.rank, "g"),
         spell(float(line.lr)),
         _number(line.row_scale, ".2f"),
-        _number(1e4 * line.effective_step, ".1f", "e-4"),
+        _step(line.effective_step),
         f"{line.reserved_max_bytes / GIB:.2f}",
         outcomes.count(int(line.trainable_parameters)),
         f"{100 * line.accuracy:.1f}",
@@ -104,7 +104,7 @@ def _our_row(plan: Plan, point: Any, first: bool) -> Row:
         _number(point.rank, "g"),
         spell(float(point.lr)),
         _number(point.effective_step / point.lr, ".2f"),
-        _number(1e4 * point.effective_step, ".1f", "e-4"),
+        _step(point.effective_step),
         f"{point.memory / 1024:.2f}",
         "–",
     ]
@@ -112,5 +112,9 @@ def _our_row(plan: Plan, point: Any, first: bool) -> Row:
     return Row([*map(Cell, texts), Cell(f"{point.mean:.1f}", spread)], rule=first)
 
 
-def _number(value: float, form: str, unit: str = "") -> str:
-    return "–" if pd.isna(value) else f"{value:{form}}{unit}"
+def _step(value: float) -> str:
+    return "–" if pd.isna(value) else spell(float(f"{value:.1e}"))
+
+
+def _number(value: float, form: str) -> str:
+    return "–" if pd.isna(value) else f"{value:{form}}"
