@@ -30,9 +30,8 @@ from pipeline.config.targets import (
 )
 
 min_version("9.0")
-signal.signal(
-    signal.SIGINT, cli.leave
-)  # Snakemake takes SystemExit as it takes Ctrl-C, but shows no traceback
+# Snakemake takes SystemExit as it takes Ctrl-C, but shows no traceback.
+signal.signal(signal.SIGINT, cli.leave)
 
 WORKER = worker.Worker()
 
