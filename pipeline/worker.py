@@ -224,8 +224,12 @@ def _read_request(connection: socket.socket) -> tuple[dict[str, Any], list[int]]
 
 
 def _fork(request: dict[str, Any], streams: list[int]) -> int:
+    signal.pthread_sigmask(
+        signal.SIG_BLOCK, {signal.SIGINT}
+    )  # or it could end in what libraries do after a fork
     child = os.fork()
     if child:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         os.setpgid(child, child)
         for stream in streams:
             os.close(stream)
@@ -270,6 +274,7 @@ def _receive(connection: socket.socket, size: int) -> bytes:
 def _execute(module: str, arguments: list[str]) -> int:
     sys.argv = [module, *arguments]
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # what came since the fork comes now
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     except SystemExit as end:
         if isinstance(end.code, str):
