@@ -7,8 +7,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from benchmarks.rungs import COMBINATIONS, RUNGS
+from lorafa.memory.cards import USUAL
 from lorafa.memory.geometry import BUILT_IN
 from lorafa.memory.recipe import Recipe
+from lorafa.memory.sizes import GIB
 
 # The steps of `pipeline.fullscale.recipes` in its fitted reading, in the terms of the library alone: that module
 # composes conf/, and a bare GPU machine has no Hydra.
@@ -45,8 +47,7 @@ LLAMA = Recipe(
     virtual_tokens=1,
 )
 BATCHES = (1, 2, 4, 8, 16, 32)
-GIB = 2**30
-CARDS = (24 * GIB, 40 * GIB, 80 * GIB)
+CARDS = tuple(size * GIB for size in USUAL)
 TINY_CARDS = (2**20, 2**21)
 # Geometry that a CPU takes a step of in a fraction of a second, by type of model.
 TINY = {

@@ -2,6 +2,8 @@
 
 from lorafa.memory.sizes import GIB
 
+USUAL = (24, 40, 80)  # GiB that most cards for training are sold with
+
 # Bytes that PyTorch finds, by name: the "total capacity" of its out-of-memory messages, a little less than what the
 # card is sold as. One such message for each of the last added: https://github.com/Zheng-Chong/CatVTON/issues/133 (T4),
 # https://github.com/TrajectoryCrafter/TrajectoryCrafter/issues/20 (RTX 5090).

@@ -7,10 +7,10 @@ from matplotlib.figure import Figure
 
 from pipeline.config.metrics import METRICS
 from pipeline.config.plan import Plan
+from pipeline.figures.style import STYLES, headline
 from pipeline.tables import outcomes, trained
 
 WINDOW = 5  # training losses are of single batches; as many as this are averaged
-STYLES = ("-", "--", "-.", ":")
 QUANTITIES = {"loss": "Training loss", "score": "Validation"}
 SCALES = {"step": "Optimizer steps", "seconds": "Training time, s"}
 
@@ -58,8 +58,7 @@ def draw(plan: Plan, name: str) -> Figure:
         line[0].set_title(f"{plan.tasks[task]['label']}: {QUANTITIES[quantity].lower()}")
     handles, labels = panels[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
-    title = outcomes.title(plan, name, outcomes.read(plan, name))
-    figure.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")
+    headline(figure, outcomes.title(plan, name, outcomes.read(plan, name)))
     return figure
 
 

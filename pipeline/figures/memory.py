@@ -8,12 +8,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
+from lorafa.memory.cards import USUAL
 from pipeline.config.plan import Plan
+from pipeline.figures.style import MARKERS
 from pipeline.tables import throughput
 from pipeline.tables.memory import GIB, METHODS, read_breakdown, read_estimates
 
-MARKERS = "os^Dv<>P"
-CARDS = (24, 40, 80)  # GiB
 OPTIMIZATIONS = {
     "none": "",
     "flash-attention": "FlashAttention",
@@ -112,7 +112,7 @@ def _setting(cells: pd.DataFrame) -> str:
 
 def _mark_cards(axes: Axes) -> None:
     """Draws a line at the memory of each usual card that is in sight."""
-    for size in CARDS:
+    for size in USUAL:
         if size < axes.get_ylim()[1]:
             axes.axhline(size, color="#777777", linewidth=0.8, linestyle=":", zorder=1)
             axes.annotate(

@@ -13,12 +13,12 @@ from matplotlib.ticker import NullLocator
 from pipeline.config.metrics import METRICS
 from pipeline.config.paths import spell
 from pipeline.config.plan import Plan
+from pipeline.figures.style import MARKERS, headline
 from pipeline.results import records
 from pipeline.tables import trained
 
 MIB = 2**20
 COLUMNS = 3
-MARKERS = "os^Dv<>P"
 KEYS = ["kind", "task", "metric", "model", "method", "setting"]
 
 
@@ -75,7 +75,7 @@ def draw(plan: Plan, name: str) -> Figure:
         handles |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
     if handles:
         figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=4)
-    figure.suptitle(plan.experiments[name].title, x=0.01, ha="left", fontsize=10, fontweight="bold")
+    headline(figure, plan.experiments[name].title)
     return figure
 
 

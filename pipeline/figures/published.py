@@ -5,9 +5,8 @@ from matplotlib.figure import Figure
 
 from lorafa.memory.margin import MARGIN
 from pipeline.config.plan import Plan
+from pipeline.figures.style import MARKERS
 from pipeline.tables.published import read
-
-MARKERS = "os^Dv<>P"
 
 
 def draw(plan: Plan, name: str) -> Figure:

@@ -9,11 +9,9 @@ from matplotlib.ticker import NullLocator, ScalarFormatter
 from pipeline.config.experiment import Plot
 from pipeline.config.metrics import BENCHMARKS, METRICS
 from pipeline.config.plan import Plan
+from pipeline.figures.style import MARKERS, STYLES, headline
 from pipeline.tables import outcomes
 from pipeline.tables.questions import points
-
-MARKERS = "os^Dv<>P"
-STYLES = ("-", "--", "-.", ":")
 
 
 def draw(plan: Plan, name: str) -> Figure:
@@ -35,8 +33,7 @@ def draw(plan: Plan, name: str) -> Figure:
     if experiment.plot:
         handles, labels = grid[0][0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=2)
-    title = outcomes.title(plan, name, outcomes.read(plan, name))
-    figure.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")
+    headline(figure, outcomes.title(plan, name, outcomes.read(plan, name)))
     return figure
 
 

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from pipeline.config.metrics import METRICS
 from pipeline.config.paths import spell
 from pipeline.config.plan import Plan
+from pipeline.figures.style import headline
 from pipeline.results import records
 from pipeline.tables import outcomes, trained
 
@@ -55,7 +56,7 @@ def draw(plan: Plan, name: str) -> Figure:
     if majority is not None:
         label += f"\n(majority class: {majority:.1f})"
     figure.colorbar(image, ax=list(panels[0]), label=label)
-    figure.suptitle(outcomes.title(plan, name, results), x=0.01, ha="left", fontsize=10, fontweight="bold")
+    headline(figure, outcomes.title(plan, name, results))
     return figure
 
 

@@ -4,13 +4,12 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from lorafa.memory.cards import USUAL
 from lorafa.memory.fit import largest_batch, largest_length
 from lorafa.memory.methods import side_by_side
 from lorafa.memory.recipe import Recipe
 from lorafa.memory.sizes import GIB
 from pipeline.fullscale.recipes import cells
-
-CARDS = (24, 40, 80)  # GiB
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ def _rows(method: str, recipe: Recipe) -> Iterator[Largest]:
     batches: dict[int, int] = {}
     lengths: dict[int, int] = {}
     single = replace(recipe, batch_size=1)
-    for card in CARDS:
+    for card in USUAL:
         batch = largest_batch(recipe, card * GIB, tried=batches)
         length = largest_length(single, card * GIB, tried=lengths)
         yield Largest(method, card, batch, length)
