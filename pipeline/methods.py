@@ -29,7 +29,6 @@ from lorafa.memory.sizes import bytes_of
 from lorafa.targets import select_targets
 from pipeline.assets import Source
 from pipeline.config.schema import RunConfig
-from pipeline.costs.recipe import recipe_of_run
 from pipeline.errors import ConfigError
 from pipeline.models import encoder
 from pipeline.tasks import kind_of
@@ -180,6 +179,7 @@ def _within(memory: int, run: RunConfig) -> dict[str, Any]:
     """Returns what backward computes again so that a step stays within a device's memory."""
     from lorafa.memory.budget import plan  # which takes seconds to import
     from lorafa.memory.recipe import RecipeError
+    from pipeline.costs.recipe import recipe_of_run
 
     try:
         found = plan(recipe_of_run(run), memory)

@@ -36,9 +36,7 @@ def blocks(plan: Plan) -> dict[str, str]:
         ConfigError: The profile's numbers mean nothing.
         RecordError: A table or a record is missing or damaged.
     """
-    if not plan.profile.judged:
-        raise ConfigError(f"the numbers of profile {plan.profile.name} mean nothing: they are not for a page")
-    results = Path(plan.profile.results)
+    results = _results(plan)
     verdicts = pd.read_csv(io.StringIO(_read(results / "tables/verdicts.csv")))
     found = {name: _trained(results, verdicts, name) for name in TRAINED}
     grid, _ = _table(results, "table5")
@@ -53,14 +51,19 @@ def answers(plan: Plan) -> dict[str, str]:
     Raises:
         ConfigError: The profile's numbers mean nothing.
     """
-    if not plan.profile.judged:
-        raise ConfigError(f"the numbers of profile {plan.profile.name} mean nothing: they are not for a page")
-    results = Path(plan.profile.results)
+    results = _results(plan)
     names = [name for name, one in plan.experiments.items() if one.section == "questions"]
     found = {name: _answer(results, name) for name in names}
     directories = [Path(run.directory) for name in names for run in plan.expected(name)]
     made = [path for path in directories if (path / records.NAME).is_file()]
     return found | {"runs": _runs(_exported(results, made)) if made else NOT_MADE}
+
+
+def _results(plan: Plan) -> Path:
+    """Returns the folder of a profile's results, if its numbers mean anything."""
+    if not plan.profile.judged:
+        raise ConfigError(f"the numbers of profile {plan.profile.name} mean nothing: they are not for a page")
+    return Path(plan.profile.results)
 
 
 def _answer(results: Path, name: str) -> str:

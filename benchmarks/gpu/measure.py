@@ -83,18 +83,20 @@ def quantize(model: nn.Module) -> None:
     """Put bitsandbytes' NF4 layers with double quantization in the place of the linear layers of the blocks (QLoRA)."""
     from bitsandbytes.nn import Linear4bit
 
-    for blocks in linear_layers(model).values():
-        for path in (path for block in blocks for path in block):
-            plain = model.get_submodule(path)
-            assert isinstance(plain, nn.Linear)
-            shape, bias, weight = (
-                (plain.in_features, plain.out_features),
-                plain.bias is not None,
-                plain.weight,
-            )
-            layer = Linear4bit(*shape, bias, weight.dtype, compress_statistics=True, quant_type="nf4")
-            layer.load_state_dict(plain.state_dict())
-            model.set_submodule(path, layer.to(weight.device))  # which quantizes
+    layers = linear_layers(model)
+    for path in [path for blocks in layers.values() for block in blocks for path in block]:
+        plain = model.get_submodule(path)
+        assert isinstance(plain, nn.Linear)
+        layer = Linear4bit(
+            plain.in_features,
+            plain.out_features,
+            bias=plain.bias is not None,
+            compute_dtype=plain.weight.dtype,
+            compress_statistics=True,
+            quant_type="nf4",
+        )
+        layer.load_state_dict(plain.state_dict())
+        model.set_submodule(path, layer.to(plain.weight.device))  # which quantizes
     model.is_loaded_in_4bit = True  # type: ignore[assignment]  # what PEFT looks at
 
 

@@ -11,6 +11,7 @@ from pipeline.config.profile import Profile
 
 # Kinds of methods whose adapters have a rank.
 ADAPTED = ("lora", "lora-fa", "miss")
+
 # Task kind to the kind of model that it takes.
 KINDS = {"classification": "encoder", "translation": "encoder-decoder", "instructions": "decoder"}
 

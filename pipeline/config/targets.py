@@ -11,6 +11,8 @@ from pipeline.errors import ConfigError, unknown
 
 TARGETS = ("tables", "figures", "rebuttal", "questions", "all")
 
+SECTIONS_OF = {"rebuttal": ("rebuttal", "reviewers"), "questions": ("questions",)}  # tables and figures alike
+
 ROOT = Path(__file__).parents[2]
 ESTIMATOR = (ROOT / "lorafa", ROOT / "pipeline/fullscale")  # the library, and what is estimated
 PUBLISHED = (ROOT / "pipeline/published.py", ROOT / "results/published/gpu_memory.csv")
@@ -39,10 +41,8 @@ def experiments_of(plan: Plan, target: str) -> list[str]:
 def _belongs(experiment: Experiment, target: str) -> bool:
     if target == "all":
         return True
-    if target == "questions":
-        return experiment.section == "questions"
-    if target == "rebuttal":
-        return experiment.section in ("rebuttal", "reviewers")
+    if target in SECTIONS_OF:
+        return experiment.section in SECTIONS_OF[target]
     return experiment.section == "paper" and experiment.drawn == (target == "figures")
 
 

@@ -24,8 +24,12 @@ def build(plan: Plan, name: str) -> Table:
     Raises:
         RecordError: A run's record is missing or damaged.
     """
+    return of_results(plan, name, trained.read(plan, name))
+
+
+def of_results(plan: Plan, name: str, results: pd.DataFrame) -> Table:
+    """Builds the table from an experiment's runs as `trained.read` returns them."""
     experiment = plan.experiments[name]
-    results = trained.read(plan, name)
     chosen = best_rates(results, keys(plan, name))
     grouped = chosen.groupby(["model", *keys(plan, name)], sort=False)
     best = chosen.groupby(["model", *keys(plan, name), "task"]).score.mean().groupby("task")

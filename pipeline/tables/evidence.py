@@ -5,12 +5,12 @@ from typing import Any
 
 import pandas as pd
 
+from lorafa.memory.sizes import GIB
 from pipeline.config.paths import spell
 from pipeline.config.plan import Plan
 from pipeline.tables import outcomes, questions
 from pipeline.tables.table import Cell, Row, Table
 
-GIB = 2**30
 LABELS = {
     "full-ft": "Full-FT",
     "lora": "LoRA",

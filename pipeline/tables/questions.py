@@ -21,8 +21,9 @@ def build(plan: Plan, name: str) -> Table:
     Raises:
         RecordError: A run's record, evaluation or predictions are missing or damaged.
     """
-    table = comparison.build(plan, name)
-    found = judged(plan, name)
+    results = trained.read(plan, name)
+    table = comparison.of_results(plan, name, results)
+    found = judged(plan, name, results)
     said = [verdicts.sentence(plan, report, one, "questions") for report, one in found]
     table.notes.extend(said)
     if found:
@@ -34,10 +35,10 @@ def build(plan: Plan, name: str) -> Table:
     return table
 
 
-def judged(plan: Plan, name: str) -> list[tuple[Report, Comparison]]:
+def judged(plan: Plan, name: str, results: pd.DataFrame) -> list[tuple[Report, Comparison]]:
     """Compares the experiment's pairs on each model and task, each setting at its best learning rate."""
     settings, found = plan.statistics, []
-    best = comparison.best_rates(trained.read(plan, name), comparison.keys(plan, name))
+    best = comparison.best_rates(results, comparison.keys(plan, name))
     for candidate, references in plan.experiments[name].pairs.items():
         for reference in references:
             for (model, task), at in best.groupby(["model", "task"], sort=False):
@@ -87,12 +88,9 @@ def points(plan: Plan, name: str) -> pd.DataFrame:
 
 def _scored(at: pd.DataFrame) -> dict[int, Run]:
     """Returns the runs of a setting by seed; none where no verdict reads such a task."""
-    found = {}
-    for run in at.itertuples():
-        if not runs.comparable(records.read(run.directory)):
-            return {}
-        found[int(run.seed)] = runs.read(run.directory)
-    return found
+    if at.empty or not runs.comparable(records.read(at.directory.iloc[0])):
+        return {}
+    return {int(run.seed): runs.read(run.directory) for run in at.itertuples()}
 
 
 def _named(plan: Plan, name: str, label: str, model: str) -> str:

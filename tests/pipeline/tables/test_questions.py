@@ -11,7 +11,7 @@ from pipeline.config.planner import make_plan
 from pipeline.errors import ConfigError
 from pipeline.figures import questions as figures
 from pipeline.results import records
-from pipeline.tables import evidence, questions
+from pipeline.tables import evidence, questions, trained
 from tests.pipeline import made_up
 
 NAME = "question_memory"
@@ -39,7 +39,10 @@ def plan(tmp_path_factory):
 
 
 def test_each_pair_has_a_verdict_at_the_settings_best_learning_rates(plan):
-    said = {(one.candidate, one.reference): one for _, one in questions.judged(plan, NAME)}
+    said = {
+        (one.candidate, one.reference): one
+        for _, one in questions.judged(plan, NAME, trained.read(plan, NAME))
+    }
     assert set(said) == {
         ("LoRA-FA, rank 32", "LoRA, rank 4"),
         ("LoRA-FA, rank 32", "LoRA, rank 8"),
