@@ -4,6 +4,7 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from pipeline.config.plan import Plan
+from pipeline.figures.style import headline
 from pipeline.tables.fits import METHODS, read
 
 PANELS = {"batch": "Largest batch of 1024 tokens", "length": "Longest single sequence, tokens"}
@@ -24,9 +25,9 @@ def draw(plan: Plan, name: str) -> Figure:
             axes.bar_label(bars, [f"{size:,}" if size else "–" for size in wide[card]], padding=2, fontsize=7)
         axes.set_xlabel(label)
         axes.set_xscale("symlog", linthresh=wide[wide > 0].min().min())
-        axes.set_xlim(0, 3 * wide.max().max())
+        axes.set_xlim(0, 6 * wide.max().max())  # with room for the numbers
     panels[0].set_yticks(range(len(wide)), [METHODS[str(method)] for method in wide.index])
     panels[0].invert_yaxis()
     panels[0].legend(loc="lower right")
-    figure.suptitle(plan.experiments[name].title)
+    headline(figure, plan.experiments[name].title)
     return figure

@@ -5,10 +5,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from lorafa.memory.cards import USUAL
 from lorafa.memory.methods import side_by_side
 from lorafa.memory.recipe import Recipe
 from pipeline.figures.__main__ import FORMATS, draw
-from pipeline.fullscale.fits import CARDS
 from pipeline.fullscale.recipes import cells
 from pipeline.tables import fits, render
 
@@ -36,7 +36,7 @@ def test_table_and_figure(results_plan, tmp_path):
     rows = [
         {"method": method, "card": card, "batch": number * (card // 24), "length": 1024 * number * card}
         for number, method in enumerate(reversed(fits.METHODS))
-        for card in CARDS
+        for card in USUAL
     ]
     path = Path(results_plan.memory_file("what_fits"))
     path.parent.mkdir(parents=True, exist_ok=True)
