@@ -16,11 +16,12 @@ from pathlib import Path
 
 from snakemake.utils import min_version
 
-from pipeline import cli, worker
+from pipeline import assets, cli, files, worker
 from pipeline.config import precision
 from pipeline.config.planner import make_plan, settings_of
 from pipeline.display.handler import Display
 from pipeline.errors import PipelineError
+from pipeline.tables.stamp import refuse_mix
 from pipeline.config.targets import (
     FIRST,
     Priorities,
@@ -83,6 +84,10 @@ localrules:
 
 # Jobs of a cluster have processes of their own: one that found the worker would compute outside of what it asked for.
 onstart:
+    try:
+        check_before_work()
+    except PipelineError as error:
+        raise WorkflowError(str(error)) from None
     print(precision.explanation(PLAN.profile.gpus), file=sys.stderr)
     DISPLAY.attach(workflow, logger)
     if workflow.local_exec:

@@ -27,6 +27,20 @@ def sha256(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def make_folder(path: Path) -> None:
+    """Makes a folder, and makes sure that files can be written there.
+
+    Raises:
+        RecordError: They cannot.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise RecordError(not_written(path, error.strerror)) from error
+
+
 def write_json(path: Path, value: dict[str, Any]) -> None:
     """Writes a JSON file atomically; a number that is not finite becomes null.
 

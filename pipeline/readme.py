@@ -20,6 +20,7 @@ from pipeline.config.planner import parse_plan
 from pipeline.errors import ConfigError, RecordError
 from pipeline.results import records
 from pipeline.tables.sanity import MARK
+from pipeline.tables.stamp import refuse_mix
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "README.md"
@@ -158,6 +159,7 @@ def main() -> None:
     parser = command_line("pipeline.readme", __doc__)
     parser.add_argument("--page", type=Path, default=PAGE, help="the file to write to; README.md by default")
     plan, arguments = parse_plan(parser)
+    refuse_mix(plan, [])  # a page's numbers are the profile's own
     old = _read(arguments.page)
     of_questions = arguments.page.name == QUESTIONS
     new = fill(old, answers(plan) if of_questions else blocks(plan))

@@ -21,6 +21,7 @@ from pipeline.config.plan import Plan
 from pipeline.config.planner import parse_plan
 from pipeline.errors import ConfigError, unknown
 from pipeline.results import records
+from pipeline.tables.stamp import changing
 
 
 def select(plan: Plan, search: str) -> dict[str, Any]:
@@ -84,7 +85,8 @@ def main() -> None:
     if arguments.search not in plan.searches():
         raise ConfigError(unknown("search", arguments.search, plan.searches()))
     file = Path(plan.selection(arguments.search))
-    files.write_json(file, select(plan, arguments.search))
+    chosen = select(plan, arguments.search)
+    files.write_json(file, {**chosen, "overrides": changing(arguments.overrides)})
     print(file)
 
 

@@ -1,7 +1,8 @@
 """Judges the paper's claims by the tables and figures that are there: `python -m pipeline.report profile=mini`.
 
 Writes to results/<profile>/report/: claims.* and runs.* (Markdown, LaTeX, CSV, HTML), and report.json, which the
-templates of Snakemake's report read. What is missing is "not made". `make report` puts all of it in one HTML file.
+templates of Snakemake's report read. What is missing is "not made"; what was made with other overrides is refused.
+`make report` puts all of it in one HTML file.
 """
 
 from pathlib import Path
@@ -17,8 +18,9 @@ def main() -> None:
     plan, arguments = parse_plan(command_line("pipeline.report", __doc__))
     from pipeline.report import overview, runs
     from pipeline.tables import render
-    from pipeline.tables.stamp import described, stamped
+    from pipeline.tables.stamp import described, refuse_mix, stamped
 
+    refuse_mix(plan, arguments.overrides)
     folder = Path(plan.profile.results, "report")
     finished = runs.read(plan)
     facts = overview.facts(plan, finished)

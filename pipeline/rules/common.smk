@@ -14,6 +14,20 @@ def provenance_of(repositories):
     ]
 
 
+def check_before_work():
+    """Makes sure that results can be written, that a given mirror has what is read, and that no report mixes."""
+    files.make_folder(Path(RESULTS))
+    jobs = list(workflow.dag.needrun_jobs())
+    for job in jobs if PLAN.profile.mirror else ():
+        if job.rule.name in ("train", "evaluate"):
+            run = PLAN.run(job.wildcards_dict["run"])
+            scoring = run.benchmarks if job.rule.name == "evaluate" else []
+            for repository in sorted({*run.repositories, *scoring} - PLAN.mirror.keys()):
+                assets.in_mirror(repository, PLAN.profile.mirror)
+    if any(job.rule.name == "overview" for job in jobs):
+        refuse_mix(PLAN, OVERRIDES)
+
+
 def as_param(identity):
     """What Snakemake compares."""
     return json.dumps(identity, sort_keys=True)

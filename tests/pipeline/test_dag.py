@@ -142,7 +142,29 @@ def test_a_missing_mirror_is_named(tmp_path, tiny_overrides):
     project = Project(tmp_path, [*overrides, f"profile.mirror={tmp_path / 'nowhere'}"])
     result = project.snakemake()
     assert result.returncode != 0
-    assert "error: the mirror" in result.stderr and "snakemake --cores 1 mirror" in result.stderr
+    assert f"\nthe mirror {tmp_path / 'nowhere'} has no datasets/" in result.stderr
+    assert "snakemake --cores 1 mirror" in result.stderr and "Traceback" not in result.stderr
+    assert not project.records
+
+
+def test_results_that_cannot_be_written_are_told_of_before_the_first_job(tmp_path, tiny_overrides):
+    (tmp_path / "file").touch()
+    project = Project(tmp_path, [*tiny_overrides, f"profile.results={tmp_path / 'file/results'}"])
+    result = project.snakemake()
+    assert result.returncode != 0
+    assert f"\ncould not write {tmp_path / 'file/results'}: Not a directory. Make room" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_report_of_other_overrides_begins_nothing(project, monkeypatch):
+    monkeypatch.setattr(project, "overrides", [*project.overrides, "budget.max_steps=5"])
+    trained = len(project.records)
+    result = subprocess.run(
+        project.command(target="overview"), **project.surroundings, capture_output=True, text=True
+    )
+    assert result.returncode != 0
+    assert "search.md was made with overrides" in result.stderr and "Traceback" not in result.stderr
+    assert len(project.records) == trained
 
 
 def test_the_paper_profile_lists_its_runs_without_building_anything(project):
