@@ -12,6 +12,7 @@
 # make test-slurm                                    profiles/slurm on a real Slurm: about ten minutes; skipped without one
 # make test-cuda                                     the library on this machine's GPU; skipped without one
 # make audit                                         bandit, and known vulnerabilities of the packages (needs the network)
+# make test-wheel                                    the library as a wheel in an empty environment (fetches PyTorch)
 # make test-peft                                     PEFT's own tests of custom models, on LoRA-FA (fetches its source): two minutes
 # make test-distributed                              two processes (gloo) beside one, on the CPU: five minutes
 # make test-hub                                      the paper profile from a hub on loopback, in small, with its faults
@@ -30,7 +31,7 @@ RUN := PATH="$(BIN):$$PATH"
 # What an extra has installed. `dev` has them all, but for `audit`.
 with = $(VENV)/with-$(if $(and $(filter-out audit,$(1)),$(wildcard $(VENV)/with-dev)),dev,$(1))
 
-.PHONY: tables figures rebuttal questions all report docs notebooks test test-integration test-distributed test-faults test-hub test-peft test-slurm test-cuda audit lint format lock check readme clean
+.PHONY: tables figures rebuttal questions all report docs notebooks test test-integration test-distributed test-faults test-hub test-peft test-wheel test-slurm test-cuda audit lint format lock check readme clean
 
 tables figures rebuttal questions all: $(call with,pipeline)
 	$(RUN) snakemake --cores $(CORES) --config $(CONFIG) -- $@
@@ -74,6 +75,10 @@ audit: $(call with,audit)
 test-peft: $(call with,dev)
 	$(RUN) python tests/peft
 
+# An environment of its own, so that no other is needed.
+test-wheel:
+	$(PYTHON) tests/wheel
+
 test-hub: $(call with,dev)
 	$(RUN) python -m pytest tests/hub
 
@@ -115,5 +120,5 @@ readme: $(call with,pipeline)
 	$(RUN) python -m pipeline.readme profile=$(PROFILE)
 
 clean:
-	@printf "Delete results/mini and results/smoke, with all runs? [y/N] "; read answer; [ "$$answer" = y ]
-	rm -rf results/mini results/smoke .snakemake
+	@printf "Delete results/mini and results/smoke, with all runs? [y/N] "; read answer; \
+	if [ "$$answer" = y ]; then rm -rf results/mini results/smoke .snakemake; fi

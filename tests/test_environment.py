@@ -2,10 +2,12 @@
 
 import re
 import tomllib
+from importlib.metadata import distributions
 from pathlib import Path
 
 import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from tests.packages import imported, names
@@ -37,6 +39,17 @@ def test_the_lock_has_every_requirement_at_an_accepted_version():
     for requirement in requirements():
         version = locked()[canonicalize_name(requirement.name)]
         assert requirement.specifier.contains(version), requirement
+
+
+def test_the_locked_versions_are_for_each_python_of_continuous_integration():
+    workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
+    pythons = workflow["jobs"]["run"]["strategy"]["matrix"]["python"]
+    assert pythons == workflow["jobs"]["wheel"]["strategy"]["matrix"]["python"]
+    asked = {package.name: package.metadata["Requires-Python"] or "" for package in distributions()}
+    newest = [f"{python}.99" for python in pythons]
+    assert not {
+        name: text for name, text in asked.items() if not all(map(SpecifierSet(text).contains, newest))
+    }
 
 
 def test_environment_yml_pins_what_the_lock_pins():

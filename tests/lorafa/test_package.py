@@ -1,6 +1,5 @@
-"""What is installed: the library alone, with its types, its version and what it depends on."""
+"""What is installed: the library alone, with its types, its version and what it depends on; tests/wheel installs it."""
 
-import ast
 import os
 import re
 import shutil
@@ -13,29 +12,15 @@ from email import message_from_bytes
 from pathlib import Path
 
 import pytest
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 import lorafa
+from tests.packages import imported, names
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT = SETTINGS["project"]
 NOT_CODE = shutil.ignore_patterns("__pycache__")
-
-
-def names(requirements: list[str]) -> set[str]:
-    return {canonicalize_name(Requirement(text).name) for text in requirements}
-
-
-def imported(file: Path) -> set[str]:
-    """The distributions of what a file imports, anywhere in it, beside the standard library and lorafa."""
-    nodes = list(ast.walk(ast.parse(file.read_text())))
-    modules = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
-    modules += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.level == 0]
-    packages = {module.split(".")[0] for module in modules}
-    return {canonicalize_name(name) for name in packages - sys.stdlib_module_names - {"lorafa"}}
 
 
 def test_the_version_is_in_one_place():
@@ -48,8 +33,7 @@ def test_the_version_is_in_one_place():
 
 def test_dependencies_are_what_the_library_imports():
     optional = names(PROJECT["optional-dependencies"]["quantization"])
-    found = set().union(*(imported(file) for file in (ROOT / "lorafa").rglob("*.py")))
-    assert found - optional == names(PROJECT["dependencies"])
+    assert imported(*(ROOT / "lorafa").rglob("*.py")) - optional == names(PROJECT["dependencies"])
 
 
 def test_what_is_optional_is_imported_in_one_module():
@@ -122,31 +106,8 @@ def test_the_wheel_says_what_it_is(wheel):
     assert metadata["License-Expression"] == "Apache-2.0"
     core = [text for text in metadata.get_all("Requires-Dist") if "extra ==" not in text]
     assert names(core) == names(PROJECT["dependencies"])
+    assert metadata["Project-URL"] == "Paper, https://arxiv.org/abs/2308.03303"
     assert scripts.split() == ["[console_scripts]", "lorafa-memory", "=", "lorafa.memory.__main__:main"]
-
-
-@pytest.mark.integration
-def test_readme_runs_on_the_wheel(wheel, tmp_path):
-    target, elsewhere = tmp_path / "target", tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    pip("install", "--no-index", "--no-deps", "--target", target, wheel)
-    (example,) = re.findall(
-        r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE
-    )
-    where = "import lorafa, importlib.util as u; print(lorafa.__file__, u.find_spec('pipeline'), sep='\\n')"
-    *printed, file, pipeline = run(f"{example}\n{where}", elsewhere, target).splitlines()
-    assert printed[0].startswith("trains ")
-    assert Path(file) == target / "lorafa/__init__.py"
-    assert pipeline == "None"
-
-
-@pytest.mark.integration
-def test_the_command_of_the_wheel_runs(wheel, tmp_path):
-    target = tmp_path / "target"
-    pip("install", "--no-index", "--no-deps", "--target", target, wheel)
-    script = (target / "bin/lorafa-memory").read_text()
-    printed = run(f"import sys; sys.argv = ['lorafa-memory', '--help']\n{script}", tmp_path, target)
-    assert "--device-memory" in printed
 
 
 @pytest.mark.integration
