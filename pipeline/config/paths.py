@@ -23,7 +23,7 @@ EVALUATION = "evaluation.json"
 PLACED = {"profile", "model", "method", "task", "rank", "lr", "seed", "experiment", "tuned_by", "trainer"}
 LONGEST = 100  # bytes of a part of a path; file systems take 255, and jobs add endings of their own
 ODD = re.compile(r"[^\w.,:+=@%~()\[\]-]")
-WITHOUT_EFFECT = ("profile.", "task.scoring.", "trainer.sharding", "hydra.", "hydra/")
+WITHOUT_EFFECT = ("profile.", "statistics.", "task.scoring.", "trainer.sharding", "hydra.", "hydra/")
 
 
 def spell(value: Any) -> str:

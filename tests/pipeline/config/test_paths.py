@@ -53,7 +53,7 @@ def test_an_unusual_override_gets_a_place_of_its_own():
         run_dir(compose_run(list(more))[1]) for more in ((), ("method.dropout=0.1", "alpha=16"))
     )
     assert unusual == usual.replace("/seed=", "/alpha=16/method.dropout=0.1/seed=")
-    assert run_dir(compose_run(["profile.threads=2"])[1]) == usual
+    assert run_dir(compose_run(["profile.threads=2", "statistics.margin=2"])[1]) == usual
 
 
 def test_a_sweep_by_hand_lands_where_the_dag_looks():
