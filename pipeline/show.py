@@ -49,7 +49,7 @@ def files_of(plan: Plan, name: str) -> dict[str, Path]:
 def main() -> None:
     """Runs the command line."""
     parser = command_line("pipeline.show", __doc__)
-    parser.add_argument("name", metavar="TABLE", help="a table, or a target: tables, figures, rebuttal, all")
+    parser.add_argument("name", metavar="TABLE", help=f"a table, or a target: {', '.join(TARGETS)}")
     parser.add_argument("overrides", nargs="*", help="profile=NAME, and more Hydra overrides for every run")
     arguments = parser.parse_args()
     plan = plan_of_arguments(arguments.overrides)

@@ -225,7 +225,7 @@ def command_line_of(parser: ArgumentParser) -> tuple[Namespace, str | None, list
         "words",
         nargs="*",
         metavar="TARGET profile=NAME",
-        help="tables, figures, rebuttal, all or a file of conf/experiment, and overrides for every run",
+        help=f"{', '.join(TARGETS)} or a file of conf/experiment, and overrides for every run",
     )
     parser.add_argument("--price-per-hour", type=float, help="of the machine or GPU that one run uses")
     parser.add_argument("--jobs", type=int, default=1, help="how many runs at a time (default: %(default)s)")
