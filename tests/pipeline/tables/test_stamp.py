@@ -82,10 +82,8 @@ def test_figures_of_other_overrides_are_refused(plan, tmp_path, monkeypatch):
     import matplotlib.pyplot as plt
     import pandas as pd
 
-    plan.experiments["figure4"].kind = "drawn"
-    monkeypatch.setitem(draw.__globals__, "KINDS", {"drawn": SimpleNamespace(figure="a", numbers="b")})
-    found = {"pipeline.figures.a": lambda plan, name: plt.figure(), "pipeline.b": lambda *_: pd.DataFrame()}
-    monkeypatch.setitem(draw.__globals__, "resolve_name", found.get)
+    functions = iter([lambda plan, name: plt.figure(), lambda plan, name: pd.DataFrame()])
+    monkeypatch.setitem(draw.__globals__, "resolve_name", lambda name: next(functions))
     overrides = ["method.targets=[query,value]", "budget.max_steps=9"]
     draw(plan, "figure4", tmp_path / "figures", described(plan, overrides))
     refuse_mix(plan, overrides)
