@@ -3,6 +3,8 @@
 from pathlib import Path
 from types import SimpleNamespace
 
+import matplotlib.pyplot as plt
+import pandas as pd
 import pytest
 
 from pipeline import files
@@ -79,9 +81,6 @@ def test_tables_of_other_overrides_are_refused_but_for_estimates(plan, tmp_path,
 
 
 def test_figures_of_other_overrides_are_refused(plan, tmp_path, monkeypatch):
-    import matplotlib.pyplot as plt
-    import pandas as pd
-
     functions = iter([lambda plan, name: plt.figure(), lambda plan, name: pd.DataFrame()])
     monkeypatch.setitem(draw.__globals__, "resolve_name", lambda name: next(functions))
     overrides = ["method.targets=[query,value]", "budget.max_steps=9"]
