@@ -148,12 +148,10 @@ def test_a_missing_mirror_is_named(tmp_path, tiny_overrides):
 
 
 def test_results_that_cannot_be_written_are_told_of_before_the_first_job(tmp_path, tiny_overrides):
-    (tmp_path / "file").touch()
-    project = Project(tmp_path, [*tiny_overrides, f"profile.results={tmp_path / 'file/results'}"])
+    project = Project(tmp_path, [*tiny_overrides, "profile.results=/proc/results"])  # where nobody can write
     result = project.snakemake()
     assert result.returncode != 0
-    assert f"\ncould not write {tmp_path / 'file/results'}: Not a directory. Make room" in result.stderr
-    assert "Traceback" not in result.stderr
+    assert "\ncould not write /proc/results: " in result.stderr and "Traceback" not in result.stderr
 
 
 def test_a_report_of_other_overrides_begins_nothing(project, monkeypatch):
