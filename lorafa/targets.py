@@ -17,7 +17,7 @@ from transformers.pytorch_utils import Conv1D
 
 try:
     from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
-except ImportError:  # before PEFT 0.19, which takes no name for another
+except ImportError:  # before PEFT 0.19 or transformers 5, where no name is taken for another
     convert_peft_config_for_transformers = None  # type: ignore[assignment]
 
 PROJECTIONS = "qkvo"
