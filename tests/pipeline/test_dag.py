@@ -165,6 +165,7 @@ def test_a_report_of_other_overrides_begins_nothing(project, monkeypatch):
     assert len(project.records) == trained
 
 
+@pytest.mark.slow
 def test_the_paper_profile_lists_its_runs_without_building_anything(project):
     few = [
         "profile.experiments=[search,search_translation,table2,table3,table5]",

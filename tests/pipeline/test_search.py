@@ -112,7 +112,7 @@ def test_a_job_of_a_sweep_is_as_in_a_process_of_its_own(train, tmp_path):
     assert abs(second - first) < 30e6
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_joblib_s_processes_find_what_a_plain_sweep_has_done(train, tmp_path, environment, tiny_overrides):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     sweep = ("-m", "task=sst2", "method=lora,lora-fa", "rank=2", "lr=0.001")
@@ -161,7 +161,7 @@ def test_two_processes_with_the_same_run_train_it_once(start):
     assert sorted(output.strip().endswith("already done") for output in outputs) == [False, True]
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_snakemake_completes_an_interrupted_sweep(start, tmp_path, environment, tiny_overrides, monkeypatch):
     sweep = start("-m", "task=mrpc", f"method={','.join(METHODS)}", "lr=1e-3", "experiment=search")
     while len(list(tmp_path.rglob(records.NAME))) < 2:
@@ -358,7 +358,7 @@ def test_the_better_learning_rate_wins_and_runs_are_not_repeated(tune, tmp_path)
     assert sorted(set((tmp_path / "started").read_text().split())) == ["0.001", "1e-05"]
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_a_run_below_the_median_is_stopped_and_can_be_gone_on_with(tune, tmp_path):
     overrides = [f"profile.results={tmp_path}", "task=sst2", "method=lora", "rank=1"]
     # The pruner lets five trials pass; they are done already, the sixth is not.
