@@ -18,7 +18,7 @@ from pipeline.config.planner import plan_of_arguments
 from pipeline.config.targets import TARGETS, experiments_of
 from pipeline.display.tables import rendered
 from pipeline.errors import ConfigError, RecordError, unknown
-from pipeline.tables.stamp import overridden, refuse_other
+from pipeline.tables.stamp import changing, has_runs, refuse_other
 
 WIDTH = 160  # where there is no terminal
 
@@ -55,7 +55,7 @@ def main() -> None:
     plan = plan_of_arguments(arguments.overrides)
     console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
     for name, file in files_of(plan, arguments.name).items():
-        if overridden(plan, name, arguments.overrides):
+        if changing(arguments.overrides) and has_runs(plan, name):
             refuse_other(file, arguments.overrides)
         console.print(rendered(file, plan.experiments[name].title))
 

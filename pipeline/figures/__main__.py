@@ -20,7 +20,7 @@ from pipeline.config.plan import Plan
 from pipeline.config.planner import parse_plan
 from pipeline.errors import ConfigError, unknown
 from pipeline.files import write_bytes, write_text
-from pipeline.tables.stamp import overridden, refuse_selections
+from pipeline.tables.stamp import refuse_selections, warning
 
 STYLE = Path(__file__).with_name("figures.mplstyle")
 PICTURES = ("svg", "pdf", "png")
@@ -59,7 +59,7 @@ def main() -> None:
     if arguments.figure not in plan.figures():
         raise ConfigError(unknown("figure", arguments.figure, plan.figures()))
     refuse_selections(plan, arguments.figure, arguments.overrides)
-    words = overridden(plan, arguments.figure, arguments.overrides)
+    words = warning(plan, arguments.figure, arguments.overrides)
     for file in draw(plan, arguments.figure, Path(plan.profile.results, "figures"), words):
         print(file)
 

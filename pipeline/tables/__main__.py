@@ -11,7 +11,7 @@ from pipeline.config.plan import Plan
 from pipeline.config.planner import parse_plan
 from pipeline.errors import ConfigError, unknown
 from pipeline.tables import outcomes, render
-from pipeline.tables.stamp import overridden, refuse_selections, stamped
+from pipeline.tables.stamp import refuse_selections, stamped, warning
 from pipeline.tables.table import Table
 
 
@@ -32,7 +32,7 @@ def main() -> None:
     if arguments.table not in plan.tables():
         raise ConfigError(unknown("table", arguments.table, plan.tables()))
     refuse_selections(plan, arguments.table, arguments.overrides)
-    words = overridden(plan, arguments.table, arguments.overrides)
+    words = warning(plan, arguments.table, arguments.overrides)
     table = stamped(build(plan, arguments.table), words)
     for file in render.write(table, Path(plan.profile.results, "tables")):
         print(file)

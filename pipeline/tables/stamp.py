@@ -1,4 +1,4 @@
-"""What results of another configuration than the profile's say of themselves, so that nobody mixes them."""
+"""What tables and figures say of their runs before the first number; those of two configurations are not mixed."""
 
 import html
 import re
@@ -16,6 +16,7 @@ from pipeline.tables.table import Table
 
 # Overrides that say which runs there are, and nothing of what one of them is.
 CHOOSING = ("profile=", "profile.experiments=", "profile.seeds=", "seeds=")
+MEANINGLESS = "The numbers of this profile mean nothing: it shows that everything works."
 STAMP = re.compile(r"Profile \S+ with overrides: (.+?)\.(?= |<|$)", re.MULTILINE)
 
 
@@ -24,15 +25,17 @@ def changing(overrides: Iterable[str]) -> list[str]:
     return [override for override in overrides if not override.startswith(CHOOSING)]
 
 
-def overridden(plan: Plan, name: str, overrides: Iterable[str]) -> str:
-    """Returns what a table or figure rests on besides conf/, in words; nothing where that is nothing.
+def warning(plan: Plan, name: str, overrides: Iterable[str]) -> str:
+    """Returns what a reader of a table or figure must know of its runs, in words; nothing where that is nothing.
 
     Args:
         plan: The profile's plan.
         name: Of the experiment; what has no runs follows from no override.
         overrides: Of the command line.
     """
-    return described(plan, overrides) if _has_runs(plan, name) else ""
+    if not has_runs(plan, name):
+        return ""
+    return " ".join([*([] if plan.profile.judged else [MEANINGLESS]), described(plan, overrides)]).strip()
 
 
 def described(plan: Plan, overrides: Iterable[str]) -> str:
@@ -44,6 +47,11 @@ def described(plan: Plan, overrides: Iterable[str]) -> str:
 def stamped(table: Table, words: str) -> Table:
     """Returns a table that says so before its first number."""
     return replace(table, notice=" ".join(part for part in (words, table.notice) if part))
+
+
+def has_runs(plan: Plan, name: str) -> bool:
+    """Says whether an experiment's table or figure is made of runs."""
+    return bool(plan.grids[name] or plan.experiments[name].compares)
 
 
 def refuse_mix(plan: Plan, overrides: Iterable[str]) -> None:
@@ -58,7 +66,7 @@ def refuse_mix(plan: Plan, overrides: Iterable[str]) -> None:
     """
     overrides = list(overrides)
     for file in map(Path, files_of(plan, "all")):
-        if file.is_file() and _has_runs(plan, file.stem):
+        if file.is_file() and has_runs(plan, file.stem):
             refuse_other(file, overrides)
 
 
@@ -95,7 +103,3 @@ def _compare(file: Path, made: list[str], wanted: list[str]) -> None:
 
 def _spelled(overrides: list[str]) -> str:
     return f"with overrides {shlex.join(overrides)}" if overrides else "without overrides"
-
-
-def _has_runs(plan: Plan, name: str) -> bool:
-    return bool(plan.grids[name] or plan.experiments[name].compares)

@@ -56,7 +56,9 @@ def plan(tmp_path):
         write(one, 0.8, wall_time_seconds=1800.0)
         write_evaluation(one, score=0.8)
     profile = SimpleNamespace(name="mini", results=str(results), judged=True)
-    return SimpleNamespace(profile=profile, runs_of=lambda name: runs if name == "table2" else [])
+    return SimpleNamespace(
+        profile=profile, experiments={}, runs_of=lambda name: runs if name == "table2" else []
+    )
 
 
 def run(results, method, seed):

@@ -29,7 +29,7 @@ def main() -> None:
         programs = folder / "alone/bin"
         run(programs / "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir=.", copied(folder / "source"))
         (wheel,) = folder.glob("*.whl")
-        run(programs / "pip", "install", "--quiet", wheel)
+        run(programs / "pip", "install", "--quiet", "--constraint", ROOT / "requirements.lock", wheel)
         run(programs / "pip", "check")
         run(programs / "python", "-I", ROOT / "tests/wheel/installed.py")
         run(programs / "lorafa-memory", "--model", "roberta-base", "--device-memory", "24GiB")

@@ -1,4 +1,4 @@
-"""What tables of overridden runs say of themselves, and that they are not mixed with others."""
+"""What tables of overridden runs and of meaningless numbers say of themselves; no two configurations are mixed."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,13 +12,13 @@ from pipeline.config.plan import Plan
 from pipeline.errors import ConfigError
 from pipeline.figures.__main__ import draw
 from pipeline.tables import render
-from pipeline.tables.stamp import described, overridden, refuse_mix, refuse_selections, stamped
+from pipeline.tables.stamp import MEANINGLESS, described, refuse_mix, refuse_selections, stamped, warning
 from pipeline.tables.table import Cell, Row, Table
 from tests.pipeline import made_up
 
 EXPERIMENT = SimpleNamespace(compares=[])
 PLAN = SimpleNamespace(
-    profile=SimpleNamespace(name="mini"),
+    profile=SimpleNamespace(name="mini", judged=True),
     experiments={"table2": EXPERIMENT, "table5": EXPERIMENT, "pareto": SimpleNamespace(compares=["table2"])},
     grids={"table2": ["a run"], "table5": [], "pareto": []},
 )
@@ -46,7 +46,13 @@ def plan(tmp_path) -> Plan:
     ],
 )
 def test_overrides_that_change_runs_are_named(name, overrides, expected):
-    assert overridden(PLAN, name, overrides) == expected
+    assert warning(PLAN, name, overrides) == expected
+
+
+def test_numbers_that_mean_nothing_are_called_so_but_for_estimates():
+    smoke = SimpleNamespace(**{**vars(PLAN), "profile": SimpleNamespace(name="smoke", judged=False)})
+    assert warning(smoke, "table5", []) == "" and warning(smoke, "table2", []) == MEANINGLESS
+    assert warning(smoke, "table2", ["rank=4"]) == f"{MEANINGLESS} Profile smoke with overrides: rank=4."
 
 
 def test_they_stand_before_the_first_number_in_every_format_for_people():
