@@ -375,6 +375,15 @@ def test_the_site_has_every_page_and_every_public_name(site):
     assert all(f'id="lorafa.{name}"' in reference for name in lorafa.__all__)
 
 
+@pytest.mark.integration
+def test_the_home_page_shows_what_the_readme_shows(site):
+    home, readme = (site / "index.html").read_text(), (ROOT / "README.md").read_text()
+    verdicts = re.findall(r"^- (.{40})", readme, re.MULTILINE)
+    (memory,) = re.findall(r"^\| llama-7b +\| LoRA +\| +([\d.]+)", readme, re.MULTILINE)
+    assert verdicts and all(verdict in home for verdict in verdicts)
+    assert re.search(rf"<td[^>]*>{memory}</td>", home)
+
+
 @pytest.fixture(scope="module")
 def generated():
     pytest.importorskip("griffe", reason="the extra `docs` is not installed")
