@@ -9,12 +9,19 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+PLANNER = ROOT / "build/planner.html"
+NO_PLANNER = (
+    '<!doctype html><html lang="en"><title>No planner</title><main>`make docs` computes the planner.</main>'
+)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Adds the configuration reference."""
+    """Adds the configuration reference, and the planner if `make docs` has computed it."""
+    planner = PLANNER.read_text(encoding="utf-8") if PLANNER.is_file() else NO_PLANNER
     files.append(File.generated(config, "configuration.md", content=generated.configuration()))
+    files.append(File.generated(config, "planner.html", content=planner))
     return files
 
 
