@@ -12,9 +12,9 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 PLANNER = ROOT / "build/planner.html"
-NO_PLANNER = (
-    '<!doctype html><html lang="en"><title>No planner</title><main>`make docs` computes the planner.</main>'
-)
+NO_PLANNER = """<!doctype html>
+<html lang="en"><title>No planner</title><main><h1>No planner</h1><code>make docs</code> computes it.</main></html>
+"""
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
