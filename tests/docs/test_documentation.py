@@ -91,7 +91,7 @@ def outputs() -> frozenset[str]:
         for name, experiment in experiments.items():
             for folder, wanted, endings in (
                 ("tables", experiment.tabled, ("md", "tex", "csv", "html")),
-                ("figures", experiment.drawn, ("svg", "pdf", "png", "csv")),
+                ("figures", experiment.drawn, ("svg", "pdf", "png", "html", "csv")),
             ):
                 found |= {f"{settings.results}/{folder}/{name}.{ending}" for ending in endings if wanted}
             if experiment.estimated:
