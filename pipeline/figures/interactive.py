@@ -62,7 +62,7 @@ def _named(axes: Axes) -> dict[Line2D, str]:
 
 
 def _points(axes: Axes, line: Line2D, name: str) -> list[tuple[float, float, str]]:
-    values = line.get_xydata()
+    values = np.asarray(line.get_xydata())
     places = (axes.transScale + axes.transLimits).transform(values)
     seen = np.all((places >= 0) & (places <= 1), axis=1)  # not so of what is missing
     panel = f"{axes.get_title(loc='left')}, " if len(axes.figure.axes) > 1 else ""
