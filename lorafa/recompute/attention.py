@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
+from transformers.cache_utils import Cache
 from transformers.models.gemma.modeling_gemma import GemmaAttention
 from transformers.models.llama.modeling_llama import LlamaAttention
 from transformers.models.mistral.modeling_mistral import MistralAttention
@@ -55,10 +56,12 @@ class _RecomputedQkv(nn.Module):
         """As the parent's; in training, as in a checkpointed block, no cache is filled."""
         call = inspect.signature(super().forward).bind(*args, **kwargs)
         named = call.arguments
-        cache = named.get("past_key_values")
-        if not computes_again(self) or (cache is not None and cache.get_seq_length(self.layer_idx)):
+        caches = [name for name, value in named.items() if isinstance(value, Cache)]
+        filled = any(named[name].get_seq_length(self.layer_idx) for name in caches)
+        if not computes_again(self) or filled:
             return super().forward(*args, **kwargs)
-        named.pop("past_key_values", None)
+        for name in caches:
+            del named[name]
         has_input = source(named["hidden_states"])
         rest = {name: value for name, value in named.items() if name not in ("hidden_states", "kwargs")}
         rest |= named.get("kwargs", {})
@@ -83,7 +86,9 @@ class _RecomputedQkv(nn.Module):
 
 def obstacle(model: nn.Module) -> str | None:
     """Why the q, k and v of a model cannot be recomputed, or None if they can."""
-    configs = [getattr(module, "config", None) for module in model.modules() if isinstance(module, tuple(CLASSES))]
+    configs = [
+        getattr(module, "config", None) for module in model.modules() if isinstance(module, tuple(CLASSES))
+    ]
     others = sorted({getattr(config, "_attn_implementation", "eager") for config in configs} - {"sdpa"})
     return f'attn_implementation is "{others[0]}": load the model with "sdpa"' if others else None
 
