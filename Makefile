@@ -6,7 +6,7 @@
 # make report   [CORES=N] [PROFILE=...]              all of it, with the runs and the verdicts, in one HTML file
 # make tables SEEDS=6                                the same with six seeds: what is trained already stays
 # make tables OVERRIDES="model.frozen_dtype=float32" every run changed, and every table says so; as for figures and the report
-# make docs                                          this documentation as a site, in build/site
+# make docs                                          this documentation as a site, in build/site; its planner takes minutes once
 # make notebooks                                     notebooks/*.py as notebooks with their outputs
 # make test-faults                                   processes killed, disks full, clocks wrong: about ten minutes
 # make test-slurm                                    profiles/slurm on a real Slurm: about ten minutes; skipped without one
@@ -43,8 +43,13 @@ report: $(call with,pipeline)
 	$(RUN) snakemake --quiet all --report results/$(PROFILE)/report.html --config $(CONFIG) -- overview
 	@echo "The report is results/$(PROFILE)/report.html"
 
-docs: $(call with,docs)
+docs: $(call with,docs) build/planner.html
 	$(RUN) NO_MKDOCS_2_WARNING=1 mkdocs build --strict
+
+# The site's planner: minutes, so it is computed again only where the library has changed.
+build/planner.html: $(shell find lorafa -name "*.py" -o -name "*.html") | $(call with,docs)
+	mkdir -p build
+	$(RUN) python -m lorafa.memory --html $@ --model llama-3-8b,roberta-large
 
 notebooks: $(call with,notebooks)
 	$(RUN) jupytext --quiet --to ipynb notebooks/*.py

@@ -1,8 +1,8 @@
 """What the documentation says of the code by reading it: the configuration reference, models, the picture of the DAG.
 
-`mkdocs build` puts the reference into the site (`hooks` in mkdocs.yml); there is no copy of it to go stale. The picture
-is docs/dag.svg, which a test compares with what the Snakefile says; docs/models.md is what a table of the tests says,
-and compared with it. By hand:
+`mkdocs build` puts the reference into the site (docs/hooks.py); there is no copy of it to go stale. The picture is
+docs/dag.svg, which a test compares with what the Snakefile says; docs/models.md is what a table of the tests says, and
+compared with it. By hand:
 
     python docs/generated.py configuration
     python docs/generated.py models > docs/models.md
@@ -20,7 +20,7 @@ from graphlib import TopologicalSorter
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 import griffe
 import yaml
@@ -28,10 +28,6 @@ import yaml
 from pipeline.config import experiment, profile, schema
 from pipeline.config.compose import CONF, compose_hydra
 from pipeline.config.paths import spell
-
-if TYPE_CHECKING:
-    from mkdocs.config.defaults import MkDocsConfig
-    from mkdocs.structure.files import Files
 
 ROOT = Path(__file__).parents[1]
 # Dataclass to where its keys are set.
@@ -57,14 +53,6 @@ SECTIONS = {
 }
 # Enough of the mini profile for every rule to have a part in it.
 GRAPH_OF = "search,table2,table4,table5,figure3,figure6,pareto"
-
-
-def on_files(files: "Files", config: "MkDocsConfig") -> "Files":
-    """Adds the configuration reference to the site (an event of MkDocs)."""
-    from mkdocs.structure.files import File
-
-    files.append(File.generated(config, "configuration.md", content=configuration()))
-    return files
 
 
 def configuration() -> str:

@@ -19,12 +19,13 @@ from pipeline.config.experiment import KINDS
 from pipeline.config.plan import Plan
 from pipeline.config.planner import parse_plan
 from pipeline.errors import ConfigError, unknown
-from pipeline.files import write_bytes, write_text
+from pipeline.figures import interactive
+from pipeline.files import write_bytes
 from pipeline.tables.stamp import refuse_selections, warning
 
 STYLE = Path(__file__).with_name("figures.mplstyle")
 PICTURES = ("svg", "pdf", "png")
-FORMATS = (*PICTURES, "csv")
+FORMATS = (*PICTURES, "html", "csv")
 
 
 def draw(plan: Plan, name: str, folder: Path, words: str = "") -> list[Path]:
@@ -36,18 +37,22 @@ def draw(plan: Plan, name: str, folder: Path, words: str = "") -> list[Path]:
         figure = drawer(plan, name)
         if words:
             figure.text(0, -0.02, words, va="top", size="small")
-        paths = []
-        for ending in PICTURES:
-            buffer = io.BytesIO()
-            date = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[ending]
-            figure.savefig(buffer, format=ending, metadata=date, bbox_inches="tight")
-            paths.append(folder / f"{name}.{ending}")
-            write_bytes(paths[-1], buffer.getvalue())
+        interactive.name_panels(figure)
+        contents = {ending: _picture(figure, ending) for ending in PICTURES}
+        page = interactive.page(plan.experiments[name].title, figure, contents["svg"].decode())
         plt.close(figure)
     frame = numbers(plan, name)
-    paths.append(folder / f"{name}.csv")
-    write_text(paths[-1], frame.to_csv(index=frame.index.name is not None))
-    return paths
+    contents |= {"html": page.encode(), "csv": frame.to_csv(index=frame.index.name is not None).encode()}
+    for ending, content in contents.items():
+        write_bytes(folder / f"{name}.{ending}", content)
+    return [folder / f"{name}.{ending}" for ending in FORMATS]
+
+
+def _picture(figure: Figure, ending: str) -> bytes:
+    buffer = io.BytesIO()
+    date = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[ending]
+    figure.savefig(buffer, format=ending, metadata=date, bbox_inches="tight")
+    return buffer.getvalue()
 
 
 @job

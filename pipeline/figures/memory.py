@@ -32,18 +32,18 @@ def draw_lines(plan: Plan, name: str) -> Figure:
     figure, axes = plt.subplots()
     for number, (values, line) in enumerate(cells.groupby(plot.series, sort=False)):
         line = line.sort_values(plot.x)
-        (drawn,) = axes.plot(
-            line[plot.x],
-            line.fitted / GIB,
-            marker=MARKERS[number % len(MARKERS)],
-            label=_label(plot.series, values),
+        label, color = _label(plot.series, values), f"C{number}"
+        axes.plot(
+            line[plot.x], line.fitted / GIB, marker=MARKERS[number % len(MARKERS)], color=color, label=label
         )
         published = line[line.paper.str.fullmatch(r"\d+(\.\d+)?")]
+        sizes = published.paper.astype(float)
         axes.plot(
-            published[plot.x], published.paper.astype(float), "x", color=drawn.get_color(), mew=1.6, ms=7
+            published[plot.x], sizes, "x", color=color, mew=1.6, ms=7, label=f"_{label}, the paper's (GB)"
         )
         for card in cells.attrs["cards"]:
-            axes.plot(line[plot.x], line[card] / GIB, "+", color=drawn.get_color(), mew=1.6, ms=9)
+            measured = f"_{label}, measured on {card}"
+            axes.plot(line[plot.x], line[card] / GIB, "+", color=color, mew=1.6, ms=9, label=measured)
     for card in cells.attrs["cards"]:
         axes.plot([], [], "+", color="black", mew=1.6, ms=9, label=f"measured on {card}")
     if cells.paper.str.fullmatch(r"\d+(\.\d+)?").any():

@@ -16,8 +16,8 @@ def draw(plan: Plan, name: str) -> Figure:
     for number, (source, group) in enumerate(compared.groupby("source", sort=False)):
         color, marker = f"C{number}", MARKERS[number % len(MARKERS)]
         for counts, rows in group.groupby("counts"):
-            face = color if counts else "none"
-            axes.plot(rows.measured_gib, rows.error_percent, marker, color=color, mfc=face)
+            face, label = (color, f"_{source}") if counts else ("none", f"_{source}, does not count")
+            axes.plot(rows.measured_gib, rows.error_percent, marker, color=color, mfc=face, label=label)
         axes.plot([], [], marker, color=color, label=str(source))
     axes.axhline(0, color="black", lw=0.8)
     axes.axhline(

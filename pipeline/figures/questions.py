@@ -72,7 +72,9 @@ def _label(plan: Plan, key: str, value: object) -> str:
 def _settings(axes: Axes, found: pd.DataFrame) -> None:
     """Draws a line for each setting, from above in the table's order."""
     rows = range(len(found))[::-1]
-    axes.errorbar(found["mean"], list(rows), xerr=found["std"], fmt="o", capsize=2, elinewidth=0.8)
+    axes.errorbar(
+        found["mean"], list(rows), xerr=found["std"], fmt="o", capsize=2, elinewidth=0.8, label="_Mean"
+    )
     axes.set_yticks(list(rows), found.setting.tolist())
     axes.grid(axis="x")
     axes.margins(y=0.12)

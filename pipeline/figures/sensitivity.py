@@ -68,7 +68,7 @@ def _panel(axes: Axes, cells: pd.DataFrame, scale: Normalize) -> None:
         for column, rate in enumerate(wide.columns):
             mean, status = wide.loc[rank, rate], statuses.loc[rank, rate]
             if status == records.DIVERGED:
-                axes.plot(column, row, "x", color="black", ms=9, mew=2)
+                axes.plot(column, row, "x", color="black", ms=9, mew=2, label="_diverged")
             elif status == records.OUT_OF_MEMORY:
                 axes.text(column, row, "OOM", ha="center", va="center", fontsize=7)
             elif mean == mean:

@@ -122,12 +122,12 @@ def _cost(plan: Plan, name: str) -> dict[str, Any]:
 
 
 def _links(plan: Plan, name: str) -> list[dict[str, str]]:
-    """Returns words, files and menu for links to an experiment's picture and table, as far as they have been made."""
+    """Returns words, files and menu for links to an experiment's figure and table, as far as they have been made."""
     if name not in plan.experiments:
         return []
     experiment, results = plan.experiments[name], Path(plan.profile.results)
     title, section = _short(experiment.title), experiment.category
-    files = {title: results / "figures" / f"{name}.svg"} if experiment.drawn else {}
+    files = {title: results / "figures" / f"{name}.html"} if experiment.drawn else {}
     if experiment.tabled:
         files["its numbers" if files else title] = results / "tables" / f"{name}.html"
     return [

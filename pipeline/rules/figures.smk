@@ -1,12 +1,12 @@
-# Figures as SVG, PDF and PNG, from the files that the tables are made of.
+# Figures as SVG, PDF and PNG, and as pages whose points say their numbers, from the files that the tables are made of.
 
 
 rule figure:
     input:
         lambda wildcards: sources(wildcards.figure),
     output:
-        multiext(f"{RESULTS}/figures/{{figure}}", ".pdf", ".png", ".csv"),
-        report(f"{RESULTS}/figures/{{figure}}.svg", **reported("figure")),
+        multiext(f"{RESULTS}/figures/{{figure}}", ".svg", ".pdf", ".png", ".csv"),
+        report(f"{RESULTS}/figures/{{figure}}.html", **reported("figure")),
     log:
         f"{RESULTS}/logs/figures/{{figure}}.log",
     benchmark:

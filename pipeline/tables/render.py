@@ -21,7 +21,7 @@ _STYLE = [
     {"selector": "tbody tr:last-child td", "props": "border-bottom: 2px solid"},
     {"selector": "sub", "props": "font-size: .7em"},
 ]
-_SENTENCE = "text-align: left; white-space: normal; overflow-wrap: anywhere; min-width: 20em"
+_SENTENCE = "text-align: left; white-space: normal; overflow-wrap: anywhere; min-width: min(20em, 60vw)"
 _CONTROLS = Path(__file__).with_name("controls.html")
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -33,7 +33,7 @@ _PAGE = """<!doctype html>
 body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 75em; margin: 2em auto; padding: 0 1em }}
 .table {{ overflow-x: auto }}
 .notice {{ background: #fff3cd; color: #000; padding: .6em 1em; border-left: 4px solid #d39e00 }}
-:root {{ --soft: #595959; --rule: #999 }}
+:root {{ --soft: #595959; --rule: #999; background: Canvas; color: CanvasText }}
 @media (prefers-color-scheme: dark) {{ :root {{ --soft: #b0b0b0; --rule: #666 }} }}
 .table a {{ color: inherit; text-decoration-color: #999; text-underline-offset: .2em }}
 .runs code {{ overflow-wrap: anywhere }}

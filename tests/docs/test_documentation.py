@@ -37,7 +37,7 @@ ROOT = Path(__file__).parents[2]
 OF_THE_SITE = sorted((ROOT / "docs").rglob("*.md"))
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *OF_THE_SITE]
 FENCE = re.compile(r'^```(\w*)(?: title="(.+?)")?\n(.*?)^```$', re.DOTALL | re.MULTILINE)
-GENERATED = {ROOT / "docs/configuration.md"}
+GENERATED = {ROOT / "docs/configuration.md", ROOT / "docs/planner.html"}
 # What a reader of docs/extending.md makes; tests/docs/test_extending.py follows that page.
 TUTORIAL = re.compile(r"results/mine\b|method=ia3|profile=mine|me/reviews")
 OPTION = re.compile(r"^--?[a-z][\w-]*")
@@ -91,7 +91,7 @@ def outputs() -> frozenset[str]:
         for name, experiment in experiments.items():
             for folder, wanted, endings in (
                 ("tables", experiment.tabled, ("md", "tex", "csv", "html")),
-                ("figures", experiment.drawn, ("svg", "pdf", "png", "csv")),
+                ("figures", experiment.drawn, ("svg", "pdf", "png", "html", "csv")),
             ):
                 found |= {f"{settings.results}/{folder}/{name}.{ending}" for ending in endings if wanted}
             if experiment.estimated:
@@ -373,6 +373,15 @@ def test_the_site_has_every_page_and_every_public_name(site):
         assert (site / page.relative_to(ROOT / "docs").with_suffix(".html")).is_file()
     reference = (site / "api/lorafa.html").read_text()
     assert all(f'id="lorafa.{name}"' in reference for name in lorafa.__all__)
+
+
+@pytest.mark.integration
+def test_the_home_page_shows_what_the_readme_shows(site):
+    home, readme = (site / "index.html").read_text(), (ROOT / "README.md").read_text()
+    verdicts = re.findall(r"^- (.{40})", readme, re.MULTILINE)
+    (memory,) = re.findall(r"^\| llama-7b +\| LoRA +\| +([\d.]+)", readme, re.MULTILINE)
+    assert verdicts and all(verdict in home for verdict in verdicts)
+    assert re.search(rf"<td[^>]*>{memory}</td>", home)
 
 
 @pytest.fixture(scope="module")

@@ -1,18 +1,22 @@
 """Figures 4 and 6 and the Pareto front, from made-up records with known answers."""
 
+import io
 import json
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 from pipeline import files
 from pipeline.config.plan import Plan
-from pipeline.figures import convergence, memory, pareto, sensitivity
-from pipeline.figures.__main__ import FORMATS, draw
+from pipeline.figures import convergence, interactive, memory, pareto, sensitivity
+from pipeline.figures.__main__ import FORMATS, STYLE, draw
 from pipeline.results import records
-from tests.pipeline import made_up
+from tests.pipeline import browser, made_up
 
 STEPS = range(4, 41, 4)
 
@@ -50,7 +54,7 @@ def closed_figures():
 @pytest.mark.parametrize("name", ["figure4", "figure6", "pareto"])
 def test_every_format_is_written_the_same_again(plan, name, tmp_path):
     files = draw(plan, name, tmp_path / "one")
-    assert [file.suffix[1:] for file in files] == list(FORMATS) == ["svg", "pdf", "png", "csv"]
+    assert [file.suffix[1:] for file in files] == list(FORMATS) == ["svg", "pdf", "png", "html", "csv"]
     again = draw(plan, name, tmp_path / "two")
     assert [file.read_bytes() for file in files] == [file.read_bytes() for file in again]
     assert len(pd.read_csv(files[-1])) > 10
@@ -156,3 +160,59 @@ def test_memory_is_drawn_with_its_setting_and_the_cards_in_sight(estimated):
     (axes,) = memory.draw_lines(estimated, "figure5").axes
     assert axes.get_title().endswith("llama-7b, rank 64, length 384")
     assert [text.get_text() for text in axes.texts] == ["24 GiB", "40 GiB"]
+
+
+# The page of a figure.
+
+
+def page_of(drawer: Callable[[Plan, str], Figure], plan: Plan, name: str) -> str:
+    svg = io.StringIO()
+    with plt.style.context(str(STYLE)):
+        figure = drawer(plan, name)
+        interactive.name_panels(figure)
+        figure.savefig(svg, format="svg", bbox_inches="tight")
+    return interactive.page("A <figure>", figure, svg.getvalue())
+
+
+def lines_of(page: str) -> list[dict]:
+    (text,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+    return [line for line in json.loads(text) if line["points"]]
+
+
+def corners(page: str, element: str) -> tuple[tuple[float, float], ...]:
+    """The corners of the first path that an element of the SVG draws, from the left and the top."""
+    path = re.search(rf'<g id="{element}">.*?<path d="([^"]+)"', page, re.DOTALL)[1]
+    numbers = [float(number) for number in re.findall(r"-?[\d.]+", path)]
+    return tuple(zip(numbers[::2], numbers[1::2], strict=True))
+
+
+def test_a_point_of_the_page_is_where_the_svg_has_it(estimated):
+    page = page_of(memory.draw_lines, estimated, "figure5")  # on a logarithmic scale
+    (line,) = lines_of(page)
+    left, right = (f(x for x, _ in corners(page, "panel-0")) for f in (min, max))
+    top, bottom = (f(y for _, y in corners(page, "panel-0")) for f in (min, max))
+    paths = {corners(page, element) for element in re.findall(r'<g id="(line2d_\d+)">', page)}
+    (drawn,) = (  # neither a grid line, which begins at the left, nor in the legend
+        path for path in paths if all(left < x <= right and top <= y <= bottom for x, y in path)
+    )
+    placed = [(left + x * (right - left), top + y * (bottom - top)) for x, y, _ in line["points"]]
+    assert placed == [pytest.approx(point, abs=0.1) for point in drawn]
+
+
+def test_a_point_says_its_line_its_value_and_its_place(plan, estimated):
+    (line,) = lines_of(page_of(memory.draw_lines, estimated, "figure5"))
+    assert [words for *_, words in line["points"]] == ["LoRA: 30 at Batch size 1", "LoRA: 60 at Batch size 2"]
+    crosses = lines_of(page_of(sensitivity.draw, plan, "figure6"))
+    assert crosses[0]["points"][0][2] == "LoRA, diverged: 32 at Learning rate η 0.01"
+
+
+@pytest.mark.integration
+def test_the_arrow_keys_walk_along_a_line(estimated, tmp_path):
+    press = """<script>
+        const press = key => figure.dispatchEvent(new KeyboardEvent("keydown", {key}));
+        const heard = [1, 2].map(_ => (press("ArrowRight"), said.textContent));
+        document.body.textContent = `heard: ${heard.join(", ")}; ring: ${ring.hidden}`;
+    </script>"""
+    file = tmp_path / "figure.html"
+    file.write_text(page_of(memory.draw_lines, estimated, "figure5") + press)
+    assert "heard: LoRA: 30 at Batch size 1, LoRA: 60 at Batch size 2; ring: false" in browser.show(file)
