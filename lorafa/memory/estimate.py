@@ -25,6 +25,7 @@ from lorafa.memory import allocator
 from lorafa.memory.adapt import adapt
 from lorafa.memory.batch import batch_of
 from lorafa.memory.depth import Adapted, Depth, full, shallow, stack_carriers
+from lorafa.memory.loss import set_loss
 from lorafa.memory.models import (
     ModelNotFoundError,
     WithoutInit,
@@ -233,6 +234,7 @@ def fake_step(
         config = Depth(adapted, ()).apply(config)
     with WithoutInit():
         model = build(config, DTYPES[recipe.dtype], attention_of(config, recipe.attention))
+        set_loss(model, recipe.loss)
         trained = adapt(model, recipe, stack_carriers(block_stacks(model), recipe.layer_fraction, adapted))
     autocast = None if recipe.autocast == "none" else DTYPES[recipe.autocast]
     with FakeTensorMode(), device_semantics(recipe.device, autocast):
@@ -242,7 +244,14 @@ def fake_step(
 
 def _run(recipe: Recipe, adapted: Adapted | None) -> Recording:
     with fake_step(recipe, adapted) as (model, batch, optimizer):
-        trace = trace_step(model, batch, optimizer, accumulated=recipe.accumulation > 1)
+        trace = trace_step(
+            model,
+            batch,
+            optimizer,
+            accumulated=recipe.accumulation > 1,
+            outputs_until=recipe.outputs_until,
+            device=recipe.device,
+        )
     return Recording(trace, count_parameters(model))
 
 

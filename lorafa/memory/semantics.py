@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 
+from lorafa.autograd import Context, TensorFunction
 from lorafa.recompute.host import to_host
 
 # What CUDA's autocast runs in float32 and the CPU's does not.
@@ -71,6 +72,25 @@ class _OnHost:
         return torch.empty_strided(size, stride, dtype=dtype, device=device)
 
 
+class _HalfToFloatSoftmax(TensorFunction):
+    """softmax of float16 to float32 as CUDA's kernels compute it: from and to float16 without a copy in float32.
+
+    Its numbers mean nothing. Source: aten/native/SoftMax.cpp, `softmax`; aten/native/cuda/SoftMax.cu.
+    """
+
+    @staticmethod
+    def forward(ctx: Context, x: torch.Tensor) -> torch.Tensor:
+        output = torch.empty_like(x, dtype=torch.float32)
+        ctx.save_for_backward(output)
+        return output
+
+    @staticmethod
+    def backward(ctx: Context, *grads: torch.Tensor) -> torch.Tensor:
+        (output,) = ctx.saved_tensors
+        product = grads[0] * output  # which the kernel makes, too
+        return torch.empty_like(product, dtype=torch.half)
+
+
 class CudaSemantics(TorchFunctionMode):
     """Calls what CUDA would call: fused dropout, fused attention, copies to the host, and autocast's float32 list."""
 
@@ -82,6 +102,8 @@ class CudaSemantics(TorchFunctionMode):
             return fused_attention(*args, **kwargs)
         if func is to_host:
             return _OnHost(*args)
+        if func is F.softmax and args[0].dtype is torch.half and kwargs.get("dtype") is torch.float32:
+            return _HalfToFloatSoftmax.apply(args[0])
         if func in AUTOCAST_TO_FLOAT32 and torch.is_autocast_enabled("cpu"):
             args = [_float32(a) for a in args]
             kwargs = {name: _float32(value) for name, value in kwargs.items()}
