@@ -53,7 +53,7 @@ def _flag(text: str) -> bool:
 COLUMNS = (
     *("source", "url", "commit", "date", "gpu", "torch", "transformers", "peft", "model", "config"),
     *("method", "rank", "targets", "dtype", "autocast", "adapter_dtype", "quantization", "prepared"),
-    *("attention", "dropout", "batch", "micro_batch", "length", "max_length"),
+    *("attention", "repeat_heads", "dropout", "batch", "micro_batch", "length", "max_length"),
     *("virtual_tokens", "checkpointing", "outputs_until", "optimizer", "measured", "value", "unit"),
     *("context_mib", "fitted_length", "fitted_on", "excluded"),
 )
@@ -69,6 +69,7 @@ FIELDS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "quantization": ("quantization", str),
     "prepared": ("prepared", _flag),
     "attention": ("attention", str),
+    "repeat_heads": ("repeat_heads", _flag),
     "dropout": ("adapter_dropout", float),
     "micro_batch": ("batch_size", int),
     "fitted_length": ("source_length", int),
@@ -215,6 +216,7 @@ def setting(row: pd.Series) -> str:
         recipe.quantization if recipe.quantization != "none" else "",
         "prepared" if recipe.prepared else "",
         recipe.attention if recipe.attention != "flash" else "",
+        "heads repeated" if recipe.repeat_heads else "",
         f"{recipe.batch_size}×{recipe.source_length}",
         "checkpointed" if recipe.checkpointing else "",
         f"transformers {row['transformers']}" if row["transformers"] else "",

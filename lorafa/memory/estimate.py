@@ -10,7 +10,7 @@ import gc
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from multiprocessing import get_context
@@ -37,7 +37,7 @@ from lorafa.memory.models import (
 )
 from lorafa.memory.placement import placed
 from lorafa.memory.recipe import DTYPES, Recipe, RecipeError
-from lorafa.memory.semantics import device_semantics
+from lorafa.memory.semantics import device_semantics, repeated_heads
 from lorafa.memory.step import (
     ParameterCount,
     count_parameters,
@@ -237,7 +237,8 @@ def fake_step(
         set_loss(model, recipe.loss)
         trained = adapt(model, recipe, stack_carriers(block_stacks(model), recipe.layer_fraction, adapted))
     autocast = None if recipe.autocast == "none" else DTYPES[recipe.autocast]
-    with FakeTensorMode(), device_semantics(recipe.device, autocast):
+    heads = repeated_heads() if recipe.repeat_heads else nullcontext()
+    with FakeTensorMode(), device_semantics(recipe.device, autocast), heads:
         with_new_storage(trained)
         yield trained, batch_of(config, recipe), optimizer_of(trained, recipe)
 

@@ -61,6 +61,8 @@ class Recipe:
         adapter_dtype: Of the adapters; "same" for the weights', fp32 for PEFT's `autocast_adapter_dtype`.
         attention: "eager" stores the scores; "sdpa", with the mask of a padded batch, gets CUDA's
             memory-efficient kernel; "flash" has no mask and gets FlashAttention in half precision.
+        repeat_heads: Whether keys and values are repeated for grouped queries also where the kernel would take fewer of
+            them, as transformers' SDPA once did and torchtune does.
         adapter_dropout: Probability, on the adapters' input.
         recompute: What the method recomputes in backward: kinds of `LoraFaConfig.recompute`.
         checkpointing: Whether whole blocks are recomputed in backward (gradient checkpointing).
@@ -100,6 +102,7 @@ class Recipe:
     autocast: Literal["none", "bf16", "fp16"] = "none"
     adapter_dtype: Literal["same", "fp32", "bf16", "fp16"] = "same"
     attention: Attention = "sdpa"
+    repeat_heads: bool = False
     adapter_dropout: float = 0.0
     recompute: tuple[Recompute, ...] = ()
     checkpointing: bool = False

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
+from transformers.integrations import sdpa_attention
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 
 from lorafa.autograd import Context, TensorFunction
@@ -132,7 +133,8 @@ def fused_attention(
 ) -> torch.Tensor:
     """Attention by CUDA's choice: flash for half precision without a mask, else memory-efficient.
 
-    Both save query, key, value, output and one log-sum-exp per query; the second also the mask.
+    Both save query, key, value, output and one log-sum-exp per query; the second also the mask. The second knows no
+    grouped queries: what would need it and has them is computed by single operators.
 
     Args:
         query: (batch, heads, length, head size), as key and value.
@@ -151,6 +153,9 @@ def fused_attention(
     if attn_mask is None and query.dtype in HALF:
         flash = torch.ops.aten._scaled_dot_product_flash_attention
         output, *_ = flash(query, key, value, dropout_p, is_causal, scale=scale)
+    elif enable_gqa and attn_mask is None and query.shape[1] != key.shape[1]:
+        single = torch.ops.aten._scaled_dot_product_attention_math
+        output, *_ = single(query, key, value, None, dropout_p, is_causal, scale=scale, enable_gqa=True)
     else:
         bias = None if attn_mask is None else _bias(attn_mask, query, key)
         efficient = torch.ops.aten._scaled_dot_product_efficient_attention
@@ -187,6 +192,17 @@ def masks_of_padding() -> Iterator[None]:
         yield
     finally:
         del ALL_MASK_ATTENTION_FUNCTIONS["sdpa"]
+
+
+@contextmanager
+def repeated_heads() -> Iterator[None]:
+    """Have transformers repeat keys and values for grouped queries, as before it left that to the kernel."""
+    asked = sdpa_attention.use_gqa_in_sdpa
+    sdpa_attention.use_gqa_in_sdpa = lambda *_: False
+    try:
+        yield
+    finally:
+        sdpa_attention.use_gqa_in_sdpa = asked
 
 
 @contextmanager

@@ -140,6 +140,24 @@ def test_without_padding_there_is_no_mask(small_models: dict[str, str]) -> None:
     assert any("flash_attention" in op for op in made) and not any("efficient_attention" in op for op in made)
 
 
+def test_grouped_queries_have_fewer_keys_unless_they_are_repeated(small_models: dict[str, str]) -> None:
+    llama = f"{small_models['llama']}?num_key_value_heads=2"  # of four
+    recipe = Recipe(llama, "lora", batch_size=2, source_length=96, attention="flash")
+    grouped, repeated = estimate(recipe), estimate(replace(recipe, repeat_heads=True))
+    config = load_config(llama)
+    more = (
+        2 * 2 * (2 * 96) * config.hidden_size // 2 * config.num_hidden_layers
+    )  # keys and values, two bytes each
+    assert repeated.by_phase["forward"] - grouped.by_phase["forward"] == pytest.approx(more, rel=0.05)
+
+
+def test_grouped_queries_in_float32_have_no_fused_kernel(small_models: dict[str, str]) -> None:
+    llama = f"{small_models['llama']}?num_key_value_heads=2"
+    recipe = Recipe(llama, "lora", source_length=96, dtype="fp32", attention="flash")
+    made = {storage.op for storage in at_full_depth(recipe).trace.storages}
+    assert any("softmax" in op for op in made) and not any("efficient_attention" in op for op in made)
+
+
 def test_outputs_that_a_loop_keeps_are_there_in_backward(small_models: dict[str, str]) -> None:
     recipe = Recipe(f"{small_models['llama']}?vocab_size=4096", batch_size=4, source_length=96)
     dropped, kept, replaced = (
