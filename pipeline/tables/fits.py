@@ -38,7 +38,8 @@ def build(plan: Plan, name: str) -> Table:
         rows=rows,
         notes=[
             f"What fits, fits with {100 * MARGIN:g} % more reserved memory than estimated, which all but one of "
-            "others' measurements stay within (docs/memory.md), and with CUDA's context. –: nothing does. Lengths are multiples of 64 tokens."
+            "others' measurements stay within (docs/memory.md), and with CUDA's context. –: nothing does. Lengths are "
+            "multiples of 64 tokens."
         ],
         data=found.to_dict("records"),
         text_columns=1,
