@@ -53,7 +53,7 @@ def resolve_targets(model: nn.Module, config: LoraConfig, layer_fraction: float 
     """
     target = str(config.target_modules)
     names = select_targets(model, target, layer_fraction)
-    parameters = list(_fused_experts(model, layer_fraction)) if target == "all-linear" else []
+    parameters = list(fused_experts(model, layer_fraction)) if target == "all-linear" else []
     experts = _named_as_experts(model, names)
     names = [name for name in names if name not in experts]
     parameters += [f"{name}.weight" for name in sorted(experts)]
@@ -90,7 +90,7 @@ def _warn_left_out(names: list[str], why: str) -> None:
     warnings.warn(f"not adapted: {', '.join(names)}. They {why}", stacklevel=4)
 
 
-def _fused_experts(model: nn.Module, layer_fraction: float) -> Iterator[str]:
+def fused_experts(model: nn.Module, layer_fraction: float = 1.0) -> Iterator[str]:
     """Yield the names of parameters that hold one matrix for each of a module's experts."""
     for layer_name, layer in layers(model, layer_fraction):
         for module_name, module in layer.named_modules():

@@ -156,8 +156,8 @@ def notes(survey: Survey, downloads: list[Download], jobs: int) -> Iterator[str]
         "long as they are cut at: what is shorter costs less."
     )
     yield (
-        f"Memory is estimated; safe is {100 * MARGIN:g} % more of what PyTorch reserves, which none of others' "
-        "measurements exceeds (docs/memory.md). What is not safe counts as not fitting."
+        f"Memory is estimated; safe is {100 * MARGIN:g} % more of what PyTorch reserves, which all but one of "
+        "others' measurements stay within (docs/memory.md). What is not safe counts as not fitting."
     )
     if jobs > 1:
         walls = ", ".join(

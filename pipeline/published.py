@@ -23,6 +23,7 @@ from rich.table import Table
 from tqdm import tqdm
 
 from lorafa.memory.estimate import Estimate, estimate, estimate_all
+from lorafa.memory.loss import loss_of_version
 from lorafa.memory.margin import CONTEXT, MARGIN
 from lorafa.memory.models import ModelNotFoundError
 from lorafa.memory.recipe import Recipe, RecipeError
@@ -45,37 +46,16 @@ MEASURED: dict[str, Callable[[Estimate], int]] = {
 
 def _flag(text: str) -> bool:
     if text not in ("yes", "no"):
-        raise ValueError(f"checkpointing must be yes or no, not {text!r}")
+        raise ValueError(f"must be yes or no, not {text!r}")
     return text == "yes"
 
 
 COLUMNS = (
-    *(
-        "source",
-        "url",
-        "commit",
-        "date",
-        "gpu",
-        "torch",
-        "transformers",
-        "peft",
-        "model",
-        "config",
-        "method",
-        "rank",
-    ),
-    *("targets", "dtype", "autocast", "adapter_dtype", "quantization", "attention", "dropout", "batch"),
-    *(
-        "micro_batch",
-        "length",
-        "max_length",
-        "virtual_tokens",
-        "checkpointing",
-        "optimizer",
-        "measured",
-        "value",
-    ),
-    *("unit", "context_mib", "fitted_length", "fitted_on", "excluded"),
+    *("source", "url", "commit", "date", "gpu", "torch", "transformers", "peft", "model", "config"),
+    *("method", "rank", "targets", "dtype", "autocast", "adapter_dtype", "quantization", "prepared"),
+    *("attention", "repeat_heads", "dropout", "batch", "micro_batch", "length", "max_length"),
+    *("virtual_tokens", "checkpointing", "outputs_until", "optimizer", "measured", "value", "unit"),
+    *("context_mib", "fitted_length", "fitted_on", "excluded"),
 )
 # Columns of the file, where they have something, as fields of a recipe.
 FIELDS: dict[str, tuple[str, Callable[[str], Any]]] = {
@@ -87,13 +67,16 @@ FIELDS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "autocast": ("autocast", str),
     "adapter_dtype": ("adapter_dtype", str),
     "quantization": ("quantization", str),
+    "prepared": ("prepared", _flag),
     "attention": ("attention", str),
+    "repeat_heads": ("repeat_heads", _flag),
     "dropout": ("adapter_dropout", float),
     "micro_batch": ("batch_size", int),
     "fitted_length": ("source_length", int),
     "length": ("source_length", int),  # what is stated goes before what is fitted
     "virtual_tokens": ("virtual_tokens", int),
     "checkpointing": ("checkpointing", _flag),
+    "outputs_until": ("outputs_until", str),
     "optimizer": ("optimizer", str),
 }
 CLOSE = 5.0  # per cent
@@ -142,6 +125,8 @@ def recipe_of(row: pd.Series) -> Recipe:
         fields = {name: parse(row[column]) for column, (name, parse) in FIELDS.items() if row[column]}
         if row["config"]:
             fields["model"] += f"?{row['config']}"
+        if row["transformers"]:
+            fields["loss"] = loss_of_version(row["transformers"])
         return Recipe(**fields, accumulation=int(row["batch"]) // fields["batch_size"])
     except (RecipeError, KeyError, ValueError, TypeError) as error:
         raise ConfigError(f"{PATH.name}, line {_line(row)}: {error}") from error
@@ -171,14 +156,17 @@ def context_of(row: pd.Series) -> int:
 
 
 def fit_length(row: pd.Series, longest: int = 4096) -> int:
-    """Returns the length, to 8 tokens, from which on the estimate is at least what the row measured."""
+    """Returns the length, a multiple of 8 tokens, whose estimate is nearest to what the row measured."""
     recipe, measured = recipe_of(row), bytes_measured(row)
-    low, high = 0, longest // 8  # too short, long enough
+
+    def more(eights: int) -> float:
+        return bytes_estimated(row, replace(recipe, source_length=8 * eights)) - measured
+
+    low, high = 1, longest // 8  # too short, long enough
     while high - low > 1:
         middle = (low + high) // 2
-        enough = bytes_estimated(row, replace(recipe, source_length=8 * middle)) >= measured
-        low, high = (low, middle) if enough else (middle, high)
-    return 8 * high
+        low, high = (low, middle) if more(middle) >= 0 else (middle, high)
+    return 8 * min(low, high, key=lambda eights: abs(more(eights)))
 
 
 def compare(rows: pd.DataFrame, processes: int = 1) -> pd.DataFrame:
@@ -226,6 +214,9 @@ def setting(row: pd.Series) -> str:
         recipe.optimizer if recipe.optimizer != "adamw" else "",
         recipe.dtype if recipe.autocast in ("none", recipe.dtype) else f"{recipe.dtype}/{recipe.autocast}",
         recipe.quantization if recipe.quantization != "none" else "",
+        "prepared" if recipe.prepared else "",
+        recipe.attention if recipe.attention != "flash" else "",
+        "heads repeated" if recipe.repeat_heads else "",
         f"{recipe.batch_size}×{recipe.source_length}",
         "checkpointed" if recipe.checkpointing else "",
         f"transformers {row['transformers']}" if row["transformers"] else "",

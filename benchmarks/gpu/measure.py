@@ -70,8 +70,8 @@ def build(recipe: Recipe) -> Trainer:
             dtype=DTYPES[recipe.dtype],
             attn_implementation=attention_of(config, recipe.attention),
         )
-        if recipe.quantization == "nf4":
-            quantize(model)
+        if recipe.quantization != "none":
+            quantize(model, double=recipe.quantization == "nf4")
             recipe = replace(recipe, quantization="none")  # which is done
         flags = full(config, recipe.layer_fraction).adapted
         adapted = adapt(model, recipe, dict(zip(block_stacks(model), flags, strict=True))).train()
@@ -79,8 +79,8 @@ def build(recipe: Recipe) -> Trainer:
     return Trainer(adapted, torch.optim.AdamW(trained, lr=1e-5))
 
 
-def quantize(model: nn.Module) -> None:
-    """Put bitsandbytes' NF4 layers with double quantization in the place of the linear layers of the blocks (QLoRA)."""
+def quantize(model: nn.Module, double: bool) -> None:
+    """Put bitsandbytes' NF4 layers, with scales in 8 bits or not, in the place of the blocks' linear layers (QLoRA)."""
     from bitsandbytes.nn import Linear4bit
 
     layers = linear_layers(model)
@@ -92,7 +92,7 @@ def quantize(model: nn.Module) -> None:
             plain.out_features,
             bias=plain.bias is not None,
             compute_dtype=plain.weight.dtype,
-            compress_statistics=True,
+            compress_statistics=double,
             quant_type="nf4",
         )
         layer.load_state_dict(plain.state_dict())

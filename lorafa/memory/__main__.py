@@ -24,6 +24,7 @@ from lorafa.memory.margin import CONTEXT, MARGIN
 from lorafa.memory.recipe import (
     Attention,
     DType,
+    Loss,
     Method,
     Offload,
     Optimizer,
@@ -31,6 +32,7 @@ from lorafa.memory.recipe import (
     Recipe,
     RecipeError,
     Sharding,
+    Until,
 )
 from lorafa.memory.sizes import GIB, bytes_of
 from lorafa.options import FreeRecompute, Recompute
@@ -64,7 +66,17 @@ def new_parser() -> argparse.ArgumentParser:
     model.add_argument("--autocast", default="none", choices=["none", "bf16", "fp16"], help="mixed precision")
     model.add_argument("--attention", default="sdpa", choices=get_args(Attention))
     model.add_argument(
+        "--repeat-heads",
+        action="store_true",
+        help="keys and values, for grouped queries, whatever the kernel takes",
+    )
+    model.add_argument(
         "--quantization", default="none", choices=get_args(Quantization), help="of the base weights"
+    )
+    model.add_argument(
+        "--prepared",
+        action="store_true",
+        help="with --quantization: all else in float32, as prepare_model_for_kbit_training has it",
     )
     model.add_argument("--shards", type=int, default=1, help="ranks that share what --sharding says")
     model.add_argument(
@@ -96,6 +108,18 @@ def new_parser() -> argparse.ArgumentParser:
     step.add_argument("--accumulation", type=int, default=1, help="batches to a step of the optimizer")
     step.add_argument(
         "--packed", action="store_true", help="sequences in one row without padding, with flash"
+    )
+    step.add_argument(
+        "--loss",
+        default="shifted-labels",
+        choices=get_args(Loss),
+        help="of a causal language model: today's, transformers 4.46 to 4.48's, or that before 4.46",
+    )
+    step.add_argument(
+        "--outputs-until",
+        default="loss",
+        choices=get_args(Until),
+        help="how long the loop holds the model's outputs; the Trainer until it has the loss",
     )
     parser.add_argument(
         "--device-memory", type=device_bytes, help="such as 24GiB: what fits, for each method"
@@ -143,16 +167,20 @@ def recipe_of(options: argparse.Namespace) -> Recipe:
         autocast=options.autocast,
         adapter_dtype=options.adapter_dtype,
         attention=options.attention,
+        repeat_heads=options.repeat_heads,
         adapter_dropout=options.adapter_dropout,
         recompute=kinds,  # type: ignore[arg-type]  # checked by Recipe
         checkpointing=options.checkpointing,
         quantization=options.quantization,
+        prepared=options.prepared,
         shards=options.shards,
         sharding=options.sharding,
         offload=options.offload,
         optimizer=options.optimizer,
         accumulation=options.accumulation,
         packed=options.packed,
+        loss=options.loss,
+        outputs_until=options.outputs_until,
     )
 
 
@@ -181,7 +209,7 @@ def fit_table(fits: dict[str, tuple[Fit, Change | None]], device_memory: int) ->
     """Whether each method fits, how far it goes, and what would make it fit."""
     view = Table(
         title=f"on {device_memory / GIB:.1f} GiB: reserved memory and {CONTEXT / GIB:.1f} GiB of CUDA context; safe: "
-        f"{100 * MARGIN:g} % more reserved, which no measured step exceeded"
+        f"{100 * MARGIN:g} % more reserved, which all but one of others' measurements stay within"
     )
     for heading in (
         "method",
@@ -210,11 +238,15 @@ def fit_table(fits: dict[str, tuple[Fit, Change | None]], device_memory: int) ->
 
 def notes(result: Estimate) -> list[str]:
     """What was estimated otherwise than it was asked for, a sentence each."""
+    from lorafa.memory.adapt import experts_left_alone
+
     found = []
     if result.attention != result.recipe.attention:
         found.append(f"attention {result.attention}: the model has no {result.recipe.attention}")
     if result.head == "image-text-to-text":
         found.append("text alone: the vision tower's weights count, what it computes of pictures does not")
+    if experts_left_alone(result.recipe):
+        found.append("experts: those that a layer keeps in one parameter are left alone, without adapters")
     if result.head == "none":
         found.append("no head: the model's hidden states are summed up in place of a loss")
     return found

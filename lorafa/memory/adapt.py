@@ -6,16 +6,18 @@ import re
 from collections.abc import Sequence
 from typing import Any, cast
 
+import torch
 from peft import LoraConfig, PeftModel, PromptTuningConfig, TaskType, get_peft_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from transformers import PreTrainedModel
 
-from lorafa.memory.models import head_of
-from lorafa.memory.quantization import quantize
+from lorafa.memory.depth import shallow
+from lorafa.memory.models import WithoutInit, build, head_of, load_config
+from lorafa.memory.quantization import prepare, quantize
 from lorafa.memory.recipe import Recipe, RecipeError
 from lorafa.recompute.block import CHECKPOINT
-from lorafa.targets import block_stacks, is_shorthand, linears_of
+from lorafa.targets import block_stacks, fused_experts, is_shorthand, linears_of
 
 TASK_TYPES = {
     "causal-lm": TaskType.CAUSAL_LM,
@@ -61,6 +63,8 @@ def adapt(model: PreTrainedModel, recipe: Recipe, adapted: dict[str, Sequence[bo
     layers = linear_layers(model)
     every = (model.get_submodule(path) for blocks in layers.values() for block in blocks for path in block)
     linears = [module for module in every if isinstance(module, nn.Linear)]
+    if recipe.prepared:
+        prepare(model, linears)
     if recipe.checkpointing:
         options = CHECKPOINT if recipe.method == "lora-fa" else {"use_reentrant": False}
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
@@ -71,9 +75,10 @@ def adapt(model: PreTrainedModel, recipe: Recipe, adapted: dict[str, Sequence[bo
     if recipe.method == "prompt-tuning":
         adapted_model = _with_prompt(model, recipe)
     else:
-        adapted_model = _with_adapters(model, recipe, _targets(model, recipe, adapted))
-    if recipe.quantization == "nf4":  # last, as adapters choose their class by that of the base layer
-        quantize(adapted_model, linears)
+        targets, experts = _targets(model, recipe, adapted), _experts(model, recipe, adapted)
+        adapted_model = _with_adapters(model, recipe, targets, experts)
+    if recipe.quantization != "none":  # last, as adapters choose their class by that of the base layer
+        quantize(adapted_model, linears, double=recipe.quantization == "nf4")
     return adapted_model.train()
 
 
@@ -98,6 +103,38 @@ def _targets(model: nn.Module, recipe: Recipe, adapted: dict[str, Sequence[bool]
     return targets
 
 
+def _experts(model: nn.Module, recipe: Recipe, adapted: dict[str, Sequence[bool]]) -> list[str]:
+    """Parameters that hold a block's experts, as far as they get adapters."""
+    if leaves_experts(recipe):
+        return []
+    carrying = tuple(
+        f"{stack}.{index}."
+        for stack, flags in adapted.items()
+        for index, carries in enumerate(flags)
+        if carries
+    )
+    return [name for name in fused_experts(model) if name.startswith(carrying)]
+
+
+def leaves_experts(recipe: Recipe) -> bool:
+    """Whether experts that a block keeps in one parameter get no adapters.
+
+    They get some with all linear layers, but for dropout, of which PEFT has none for parameters. LoRA-FA's need to know
+    where the tokens of each expert begin, which fake tensors do not say.
+    """
+    everywhere = recipe.target_modules in ((), ("all-linear",))
+    return bool(recipe.adapter_dropout) or not everywhere or recipe.method == "lora-fa"
+
+
+def experts_left_alone(recipe: Recipe) -> bool:
+    """Whether the recipe's model keeps a block's experts in one parameter that gets no adapters."""
+    if not (recipe.method.startswith("lora") and leaves_experts(recipe)):
+        return False
+    config = load_config(recipe.model)
+    with WithoutInit():
+        return any(fused_experts(build(shallow(config, 1.0).apply(config), torch.float32)))
+
+
 def _with_prompt(model: PreTrainedModel, recipe: Recipe) -> PeftModel:
     config = PromptTuningConfig(
         task_type=TASK_TYPES.get(head_of(model.config)),
@@ -110,12 +147,15 @@ def _with_prompt(model: PreTrainedModel, recipe: Recipe) -> PeftModel:
     return tuned
 
 
-def _with_adapters(model: PreTrainedModel, recipe: Recipe, targets: list[str]) -> PeftModel:
+def _with_adapters(
+    model: PreTrainedModel, recipe: Recipe, targets: list[str], experts: list[str]
+) -> PeftModel:
     common: dict[str, Any] = {
         "r": recipe.rank,
         "lora_alpha": 2 * recipe.rank,
         "lora_dropout": recipe.adapter_dropout,
         "target_modules": "|".join(map(re.escape, targets)),
+        "target_parameters": experts or None,
         "task_type": TASK_TYPES.get(head_of(model.config)),
     }
     in_fp32 = recipe.adapter_dtype == "fp32"

@@ -153,8 +153,14 @@ def replay(trace: Trace, capacity: int | None = None, steps: int = 2) -> Caching
 
 
 def _run(device: CachingAllocator, addresses: dict[int, int], trace: Trace, events: list[Event]) -> None:
+    replaced: list[int] = []  # what the step before has left: it goes when forward has made all of its like
     for event in events:
+        if event.segment.phase == "backward":
+            while replaced:
+                device.free(replaced.pop())
         if event.birth:
+            if event.storage in addresses:
+                replaced.append(addresses[event.storage])
             addresses[event.storage] = device.allocate(trace.storages[event.storage].nbytes)
         else:
             device.free(addresses.pop(event.storage))

@@ -10,7 +10,7 @@ import gc
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from multiprocessing import get_context
@@ -25,6 +25,7 @@ from lorafa.memory import allocator
 from lorafa.memory.adapt import adapt
 from lorafa.memory.batch import batch_of
 from lorafa.memory.depth import Adapted, Depth, full, shallow, stack_carriers
+from lorafa.memory.loss import set_loss
 from lorafa.memory.models import (
     ModelNotFoundError,
     WithoutInit,
@@ -36,7 +37,7 @@ from lorafa.memory.models import (
 )
 from lorafa.memory.placement import placed
 from lorafa.memory.recipe import DTYPES, Recipe, RecipeError
-from lorafa.memory.semantics import device_semantics
+from lorafa.memory.semantics import device_semantics, repeated_heads
 from lorafa.memory.step import (
     ParameterCount,
     count_parameters,
@@ -233,16 +234,25 @@ def fake_step(
         config = Depth(adapted, ()).apply(config)
     with WithoutInit():
         model = build(config, DTYPES[recipe.dtype], attention_of(config, recipe.attention))
+        set_loss(model, recipe.loss)
         trained = adapt(model, recipe, stack_carriers(block_stacks(model), recipe.layer_fraction, adapted))
     autocast = None if recipe.autocast == "none" else DTYPES[recipe.autocast]
-    with FakeTensorMode(), device_semantics(recipe.device, autocast):
+    heads = repeated_heads() if recipe.repeat_heads else nullcontext()
+    with FakeTensorMode(), device_semantics(recipe.device, autocast), heads:
         with_new_storage(trained)
         yield trained, batch_of(config, recipe), optimizer_of(trained, recipe)
 
 
 def _run(recipe: Recipe, adapted: Adapted | None) -> Recording:
     with fake_step(recipe, adapted) as (model, batch, optimizer):
-        trace = trace_step(model, batch, optimizer, accumulated=recipe.accumulation > 1)
+        trace = trace_step(
+            model,
+            batch,
+            optimizer,
+            accumulated=recipe.accumulation > 1,
+            outputs_until=recipe.outputs_until,
+            device=recipe.device,
+        )
     return Recording(trace, count_parameters(model))
 
 

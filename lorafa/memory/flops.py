@@ -79,7 +79,7 @@ _counted: dict[tuple[Recipe, Pass], dict[int, int]] = {}
 def _scaled(recipe: Recipe, run: Pass) -> int:
     """Count a small batch and scale it up; operations are affine in the rank, too."""
     # Quantized weights are dequantized for products that are then those of any other weights.
-    small = replace(recipe, batch_size=BATCH, quantization="none", shards=1)
+    small = replace(recipe, batch_size=BATCH, quantization="none", prepared=False, shards=1)
     known = _counted.setdefault((replace(small, rank=1), run), {})
     if recipe.rank not in known:
         known[recipe.rank] = _along_rank(known, recipe.rank) or _at_full_depth(small, run)

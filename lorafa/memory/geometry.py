@@ -42,6 +42,21 @@ _QWEN3 = {
     "tie_word_embeddings": True,
 }
 
+_QWEN2 = {
+    "model_type": "qwen2",
+    "architectures": ["Qwen2ForCausalLM"],
+    "num_hidden_layers": 28,
+    "max_position_embeddings": 32768,
+}
+_MISTRAL = {
+    "model_type": "mistral",
+    "architectures": ["MistralForCausalLM"],
+    "vocab_size": 32000,
+    "intermediate_size": 14336,
+    "num_key_value_heads": 8,
+}
+_SMOLLM2 = _LLAMA | {"vocab_size": 49152, "max_position_embeddings": 8192, "tie_word_embeddings": True}
+
 # The paper's models (§4), and below them those that others have measured or often fine-tune: what their config.json has
 # that differs from the class's defaults. LLaMA and Llama 2 have one geometry, as have Llama 3 and 3.1.
 BUILT_IN: dict[str, dict[str, Any]] = {
@@ -93,6 +108,57 @@ BUILT_IN: dict[str, dict[str, Any]] = {
         "num_hidden_layers": 80,
         "num_attention_heads": 64,
     },
+    "tinyllama-1.1b": _LLAMA
+    | {
+        "hidden_size": 2048,
+        "intermediate_size": 5632,
+        "num_hidden_layers": 22,
+        "num_key_value_heads": 4,
+        "max_position_embeddings": 2048,
+    },
+    "smollm2-135m": _SMOLLM2
+    | {
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+    },
+    "smollm2-360m": _SMOLLM2
+    | {
+        "hidden_size": 960,
+        "intermediate_size": 2560,
+        "num_attention_heads": 15,
+        "num_key_value_heads": 5,
+    },
+    "smollm2-1.7b": _SMOLLM2 | {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 24},
+    "deepseek-coder-1.3b": _LLAMA
+    | {
+        "vocab_size": 32256,
+        "hidden_size": 2048,
+        "intermediate_size": 5504,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "max_position_embeddings": 16384,
+    },
+    "qwen2.5-1.5b": _QWEN2
+    | {
+        "vocab_size": 151936,
+        "hidden_size": 1536,
+        "intermediate_size": 8960,
+        "num_attention_heads": 12,
+        "num_key_value_heads": 2,
+        "tie_word_embeddings": True,
+    },
+    "qwen2.5-7b": _QWEN2
+    | {
+        "vocab_size": 152064,
+        "hidden_size": 3584,
+        "intermediate_size": 18944,
+        "num_attention_heads": 28,
+        "num_key_value_heads": 4,
+        "tie_word_embeddings": False,
+    },
     "qwen3-0.6b": _QWEN3 | {"hidden_size": 1024, "intermediate_size": 3072, "num_attention_heads": 16},
     "qwen3-4b": _QWEN3 | {"hidden_size": 2560, "intermediate_size": 9728, "num_hidden_layers": 36},
     "qwen3-8b": _QWEN3
@@ -127,12 +193,19 @@ BUILT_IN: dict[str, dict[str, Any]] = {
         "max_position_embeddings": 16384,
         "pad_token_id": 100349,
     },
-    "mistral-7b": {
-        "model_type": "mistral",
-        "architectures": ["MistralForCausalLM"],
-        "vocab_size": 32000,
-        "intermediate_size": 14336,
-        "num_key_value_heads": 8,
+    "mistral-7b": _MISTRAL,
+    "mistral-7b-v0.3": _MISTRAL | {"vocab_size": 32768},
+    "powerlm-3b": {
+        "model_type": "granite",
+        "architectures": ["GraniteForCausalLM"],
+        "vocab_size": 49152,
+        "hidden_size": 2304,
+        "intermediate_size": 9216,
+        "num_hidden_layers": 40,
+        "num_attention_heads": 36,
+        "num_key_value_heads": 36,
+        "max_position_embeddings": 4096,
+        "tie_word_embeddings": True,
     },
     "phi-1.5": {
         "model_type": "phi",
@@ -167,6 +240,18 @@ REPOSITORIES = {
     "meta-llama/Llama-3.2-1B": "llama-3.2-1b",
     "meta-llama/Llama-3.2-3B": "llama-3.2-3b",
     "meta-llama/Llama-3.3-70B-Instruct": "llama-3.3-70b",
+    "meta-llama/Meta-Llama-3-8B-Instruct": "llama-3-8b",
+    "meta-llama/Llama-3.2-1B-Instruct": "llama-3.2-1b",
+    "meta-llama/Llama-3.2-3B-Instruct": "llama-3.2-3b",
+    "TinyLlama/TinyLlama-1.1B-intermediate-step-1431k-3T": "tinyllama-1.1b",
+    "TinyLlama/TinyLlama-1.1B-Chat-v1.0": "tinyllama-1.1b",
+    "HuggingFaceTB/SmolLM2-135M": "smollm2-135m",
+    "HuggingFaceTB/SmolLM2-360M": "smollm2-360m",
+    "HuggingFaceTB/SmolLM2-1.7B": "smollm2-1.7b",
+    "deepseek-ai/deepseek-coder-1.3b-instruct": "deepseek-coder-1.3b",
+    "Qwen/Qwen2.5-1.5B-Instruct": "qwen2.5-1.5b",
+    "Qwen/Qwen2.5-Coder-1.5B-Instruct": "qwen2.5-1.5b",
+    "Qwen/Qwen2.5-7B-Instruct": "qwen2.5-7b",
     "Qwen/Qwen3-0.6B": "qwen3-0.6b",
     "Qwen/Qwen3-4B": "qwen3-4b",
     "Qwen/Qwen3-8B": "qwen3-8b",
@@ -174,6 +259,8 @@ REPOSITORIES = {
     "google/gemma-3-1b-it": "gemma-3-1b",
     "microsoft/phi-4": "phi-4",
     "mistralai/Mistral-7B-v0.1": "mistral-7b",
+    "mistralai/Mistral-7B-Instruct-v0.3": "mistral-7b-v0.3",
+    "ibm/PowerLM-3b": "powerlm-3b",
     "microsoft/phi-1_5": "phi-1.5",
     "google-bert/bert-large-uncased": "bert-large",
 }

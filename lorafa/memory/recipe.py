@@ -16,12 +16,14 @@ if TYPE_CHECKING:
 Method = Literal["full-ft", "lora", "lora-frozen-a", "lora-fa", "prompt-tuning"]
 Attention = Literal["eager", "sdpa", "flash"]
 DType = Literal["fp32", "bf16", "fp16"]
-Quantization = Literal["none", "nf4"]
+Quantization = Literal["none", "nf4", "nf4-single"]
 Optimizer = Literal[
     "adamw", "adamw-fused", "adamw-8bit", "adamw-paged", "adamw-8bit-paged", "adafactor", "sgd", "muon"
 ]
 Sharding = Literal["frozen", "zero-2", "zero-3"]
 Offload = Literal["none", "optimizer", "all"]
+Loss = Literal["shifted-labels", "shifted-logits", "float-logits"]
+Until = Literal["loss", "backward", "next"]
 Device = Literal["cuda", "cpu"]
 
 
@@ -59,10 +61,14 @@ class Recipe:
         adapter_dtype: Of the adapters; "same" for the weights', fp32 for PEFT's `autocast_adapter_dtype`.
         attention: "eager" stores the scores; "sdpa", with the mask of a padded batch, gets CUDA's
             memory-efficient kernel; "flash" has no mask and gets FlashAttention in half precision.
+        repeat_heads: Whether keys and values are repeated for grouped queries also where the kernel would take fewer of
+            them, as transformers' SDPA once did and torchtune does.
         adapter_dropout: Probability, on the adapters' input.
         recompute: What the method recomputes in backward: kinds of `LoraFaConfig.recompute`.
         checkpointing: Whether whole blocks are recomputed in backward (gradient checkpointing).
-        quantization: Of the blocks' linear layers.
+        quantization: Of the blocks' linear layers: "nf4" with scales that are quantized, too (QLoRA's double
+            quantization), "nf4-single" with scales in float32.
+        prepared: Whether all that is not quantized is in float32, as PEFT's `prepare_model_for_kbit_training` has it.
         shards: Ranks that share what `sharding` says.
         sharding: "frozen": the frozen weights alone, as ZeRO stage 3 does with adapters too small to divide; "zero-2":
             gradients and optimizer states; "zero-3": these and all weights, as FSDP2's full sharding.
@@ -74,6 +80,12 @@ class Recipe:
             a batch.
         packed: Whether the sequences stand one after the other in a single row, without padding.
         input_gradients: Whether the embeddings' output requires a gradient (`enable_input_require_grads`).
+        loss: Of a causal language model, how logits meet the labels of the next token: "shifted-labels" moves the
+            labels, as transformers does since 4.49; "shifted-logits" copies the float32 logits, as 4.46 to 4.48 did;
+            "float-logits" copies them, too, and has them in float32 from the head on, as before 4.46.
+        outputs_until: How long the training loop holds the model's outputs, logits among them: until it has the "loss",
+            as transformers' Trainer; until "backward" is over; or until the "next" step's are there, as a loop does
+            that says `outputs = model(...)` and then `outputs.loss.backward()`.
         device: Whose kernels to assume.
         virtual_tokens: Of a prompt, with prompt tuning.
     """
@@ -90,10 +102,12 @@ class Recipe:
     autocast: Literal["none", "bf16", "fp16"] = "none"
     adapter_dtype: Literal["same", "fp32", "bf16", "fp16"] = "same"
     attention: Attention = "sdpa"
+    repeat_heads: bool = False
     adapter_dropout: float = 0.0
     recompute: tuple[Recompute, ...] = ()
     checkpointing: bool = False
     quantization: Quantization = "none"
+    prepared: bool = False
     shards: int = 1
     sharding: Sharding = "frozen"
     offload: Offload = "none"
@@ -101,6 +115,8 @@ class Recipe:
     accumulation: int = 1
     packed: bool = False
     input_gradients: bool = False
+    loss: Loss = "shifted-labels"
+    outputs_until: Until = "loss"
     device: Device = "cuda"
     virtual_tokens: int = 20
 
@@ -123,10 +139,14 @@ class Recipe:
             raise RecipeError(f"adapter_dropout must be in [0, 1), not {self.adapter_dropout}")
         if self.recompute and self.method != "lora-fa":
             raise RecipeError(f"recompute belongs to method lora-fa, not {self.method}")
+        if "loss" in self.recompute and self.loss != "shifted-labels":
+            raise RecipeError(f"recompute loss computes it from shifted labels: loss {self.loss} is another")
         if self.adapter_dtype not in ("same", "fp32", self.dtype):
             raise RecipeError(
                 f"adapter_dtype must be fp32 or the weights' {self.dtype}, not {self.adapter_dtype}"
             )
+        if self.prepared and self.quantization == "none":
+            raise RecipeError("prepared is what is not quantized: choose a quantization")
         if self.method == "full-ft" and self.quantization != "none":
             raise RecipeError("quantized weights cannot be trained: choose another method than full-ft")
         if self.method == "full-ft" and self.shards > 1 and self.sharding == "frozen":

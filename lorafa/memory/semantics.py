@@ -14,8 +14,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
+from transformers.integrations import sdpa_attention
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 
+from lorafa.autograd import Context, TensorFunction
 from lorafa.recompute.host import to_host
 
 # What CUDA's autocast runs in float32 and the CPU's does not.
@@ -71,6 +73,25 @@ class _OnHost:
         return torch.empty_strided(size, stride, dtype=dtype, device=device)
 
 
+class _HalfToFloatSoftmax(TensorFunction):
+    """softmax of float16 to float32 as CUDA's kernels compute it: from and to float16 without a copy in float32.
+
+    Its numbers mean nothing. Source: aten/native/SoftMax.cpp, `softmax`; aten/native/cuda/SoftMax.cu.
+    """
+
+    @staticmethod
+    def forward(ctx: Context, x: torch.Tensor) -> torch.Tensor:
+        output = torch.empty_like(x, dtype=torch.float32)
+        ctx.save_for_backward(output)
+        return output
+
+    @staticmethod
+    def backward(ctx: Context, *grads: torch.Tensor) -> torch.Tensor:
+        (output,) = ctx.saved_tensors
+        product = grads[0] * output  # which the kernel makes, too
+        return torch.empty_like(product, dtype=torch.half)
+
+
 class CudaSemantics(TorchFunctionMode):
     """Calls what CUDA would call: fused dropout, fused attention, copies to the host, and autocast's float32 list."""
 
@@ -82,6 +103,8 @@ class CudaSemantics(TorchFunctionMode):
             return fused_attention(*args, **kwargs)
         if func is to_host:
             return _OnHost(*args)
+        if func is F.softmax and args[0].dtype is torch.half and kwargs.get("dtype") is torch.float32:
+            return _HalfToFloatSoftmax.apply(args[0])
         if func in AUTOCAST_TO_FLOAT32 and torch.is_autocast_enabled("cpu"):
             args = [_float32(a) for a in args]
             kwargs = {name: _float32(value) for name, value in kwargs.items()}
@@ -110,7 +133,8 @@ def fused_attention(
 ) -> torch.Tensor:
     """Attention by CUDA's choice: flash for half precision without a mask, else memory-efficient.
 
-    Both save query, key, value, output and one log-sum-exp per query; the second also the mask.
+    Both save query, key, value, output and one log-sum-exp per query; the second also the mask. The second knows no
+    grouped queries: what would need it and has them is computed by single operators.
 
     Args:
         query: (batch, heads, length, head size), as key and value.
@@ -129,6 +153,9 @@ def fused_attention(
     if attn_mask is None and query.dtype in HALF:
         flash = torch.ops.aten._scaled_dot_product_flash_attention
         output, *_ = flash(query, key, value, dropout_p, is_causal, scale=scale)
+    elif enable_gqa and attn_mask is None and query.shape[1] != key.shape[1]:
+        single = torch.ops.aten._scaled_dot_product_attention_math
+        output, *_ = single(query, key, value, None, dropout_p, is_causal, scale=scale, enable_gqa=True)
     else:
         bias = None if attn_mask is None else _bias(attn_mask, query, key)
         efficient = torch.ops.aten._scaled_dot_product_efficient_attention
@@ -165,6 +192,17 @@ def masks_of_padding() -> Iterator[None]:
         yield
     finally:
         del ALL_MASK_ATTENTION_FUNCTIONS["sdpa"]
+
+
+@contextmanager
+def repeated_heads() -> Iterator[None]:
+    """Have transformers repeat keys and values for grouped queries, as before it left that to the kernel."""
+    asked = sdpa_attention.use_gqa_in_sdpa
+    sdpa_attention.use_gqa_in_sdpa = lambda *_: False
+    try:
+        yield
+    finally:
+        sdpa_attention.use_gqa_in_sdpa = asked
 
 
 @contextmanager

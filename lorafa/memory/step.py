@@ -16,9 +16,9 @@ from torch.overrides import TorchFunctionMode
 
 from lorafa.memory.adapt import adapter_parameters
 from lorafa.memory.optimizers import new_optimizer
-from lorafa.memory.recipe import Recipe
+from lorafa.memory.recipe import Device, Recipe, Until
 from lorafa.memory.trace import Block, Trace
-from lorafa.memory.tracker import StorageTracker
+from lorafa.memory.tracker import CUDA_TEMPORARIES, StorageTracker
 from lorafa.targets import block_stacks
 
 
@@ -53,6 +53,8 @@ def trace_step(
     optimizer: Optimizer,
     first_step: bool = False,
     accumulated: bool = False,
+    outputs_until: Until = "loss",
+    device: Device = "cpu",
 ) -> Trace:
     """Record weights, optimizer state, and one step: forward and loss, backward, optimizer, zeroed gradients.
 
@@ -63,8 +65,10 @@ def trace_step(
         first_step: Make the optimizer's state by a whole first step; else by stepping on zero gradients,
             which makes the same state for less work.
         accumulated: Whether gradients of earlier batches are there already, and outlive the step.
+        outputs_until: As `Recipe.outputs_until`; what is held for the next step is not freed in this one.
+        device: Whose kernels' temporaries to record.
     """
-    tracker = StorageTracker()
+    tracker = StorageTracker(CUDA_TEMPORARIES if device == "cuda" else None)
     fake = any(isinstance(p, FakeTensor) for p in model.parameters())
     trained = [p for group in optimizer.param_groups for p in group["params"]]
     with without_garbage_collection(), tracker, _Numbers() if fake else nullcontext(), tracker.watch(model):
@@ -87,9 +91,12 @@ def trace_step(
             if parameter.grad is not None:
                 tracker.add(parameter.grad, "gradients")
         tracker.enter("forward")
-        loss = loss_of(model(**batch))
+        outputs = model(**batch)
+        loss = loss_of(outputs)
+        outputs = None if outputs_until == "loss" else outputs
         tracker.enter("backward")
         backward(loss)
+        outputs = outputs if outputs_until == "next" else None
         tracker.enter("optimizer")
         for parameter in trained:
             if parameter.grad is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,6 +18,11 @@ from lorafa.targets import block_stacks
 
 OUTSIDE = Segment("outside")
 DEVICE = torch.ops.prim.device.default
+# What CUDA's kernels allocate for as long as they run, and the CPU's do not. Source: aten/native/cuda/SoftMax.cu,
+# `softmax_backward_cuda_out`, which multiplies the gradient and the output first.
+CUDA_TEMPORARIES: dict[Any, Callable[..., torch.Tensor]] = {
+    torch.ops.aten._softmax_backward_data.default: lambda gradient, output, *_: gradient * output,
+}
 
 
 def tensors_in(value: object) -> Iterator[torch.Tensor]:
@@ -36,10 +41,14 @@ class StorageTracker(TorchDispatchMode):
 
     Enter it inside a `FakeTensorMode` to record fake storages. `trace` holds the record; `enter` says where
     in the step the program is; `watch` makes a model say it itself, block by block, forward and backward.
+
+    Args:
+        temporaries: By operator, what its kernel allocates besides its result, from its arguments.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, temporaries: Mapping[Any, Callable[..., torch.Tensor]] | None = None) -> None:
         super().__init__()
+        self._temporaries = temporaries or {}
         self.trace = Trace()
         self.segment = OUTSIDE
         self._alive: dict[int, tuple[int, weakref.ref[torch.UntypedStorage]]] = {}
@@ -48,6 +57,9 @@ class StorageTracker(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is DEVICE and isinstance(args[0], FakeTensor):  # autograd asks thousands of times a step
             return args[0].fake_device
+        if func in self._temporaries:
+            temporary = self._temporaries[func](*args)  # alive until this returns
+            self._see(temporary, func, args)
         result = func(*args, **(kwargs or {}))
         if isinstance(result, torch.Tensor):
             self._see(result, func, args)

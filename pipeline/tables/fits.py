@@ -37,8 +37,9 @@ def build(plan: Plan, name: str) -> Table:
         columns=["Method", *(text for card in cards for text in (f"{card} GiB: batch", "length"))],
         rows=rows,
         notes=[
-            f"What fits, fits with {100 * MARGIN:g} % more reserved memory than estimated, which no measured step "
-            "exceeded, and with CUDA's context. –: nothing does. Lengths are multiples of 64 tokens."
+            f"What fits, fits with {100 * MARGIN:g} % more reserved memory than estimated, which all but one of "
+            "others' measurements stay within (docs/memory.md), and with CUDA's context. –: nothing does. Lengths are "
+            "multiples of 64 tokens."
         ],
         data=found.to_dict("records"),
         text_columns=1,

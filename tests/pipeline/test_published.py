@@ -18,6 +18,8 @@ from pipeline.figures.__main__ import FORMATS, draw
 from pipeline.tables import published as tables
 
 GIB = 2**30
+# A file at a commit, or a release of PyPI: neither changes.
+ADDRESS = r"https://(?:github\.com/[\w.-]+/[\w.-]+/blob/(?P<commit>[0-9a-f]{40})/|pypi\.org/project/[\w-]+/[\d.]+/#)"
 
 
 @pytest.fixture(scope="module")
@@ -43,17 +45,16 @@ def test_file(rows: pd.DataFrame) -> None:
     assert not rows.drop(columns="value").duplicated().any()
     assert set(rows.unit) <= set(published.UNITS)
     assert set(rows.measured) <= set(published.MEASURED)
-    assert rows.commit.map(lambda text: bool(re.fullmatch("[0-9a-f]{40}", text))).all()
-    assert all(
-        re.match(rf"https://github\.com/[\w./-]+/blob/{row.commit}/", row.url) for row in rows.itertuples()
-    )
+    assert rows.url.map(lambda url: bool(re.match(ADDRESS, url))).all()
+    commits = rows.url.str.extract(ADDRESS)["commit"].fillna("")
+    assert (rows.commit == commits).all()
     assert rows.date.map(lambda text: bool(re.fullmatch(r"\d{4}-\d\d-\d\d", text))).all()
     assert (rows.micro_batch.astype(int) <= rows.batch.astype(int)).all()
 
 
 def test_values_are_of_this_world(rows: pd.DataFrame) -> None:
     gib = rows.apply(published.bytes_measured, axis=1) / GIB
-    assert gib.between(2, 80).all()
+    assert gib.between(1, 80).all()
 
 
 def test_every_row_is_a_recipe_of_a_known_model(rows: pd.DataFrame) -> None:
@@ -139,12 +140,12 @@ def test_what_was_measured_says_what_is_estimated(rows: pd.DataFrame) -> None:
 
 
 @pytest.mark.usefixtures("estimates")
-def test_the_fitted_length_is_the_shortest_that_is_enough(rows: pd.DataFrame) -> None:
+def test_the_fitted_length_is_the_nearest(rows: pd.DataFrame) -> None:
     row = rows[rows.fitted_on == "yes"].iloc[0].copy()
     row["value"] = str(8 * GIB + int(row.micro_batch) * 530)
     row["unit"] = "bytes"
     row["measured"] = "reserved"
-    assert published.fit_length(row) == 536  # the multiple of 8 above 530
+    assert published.fit_length(row) == 528  # the multiple of 8 nearest to 530
 
 
 @pytest.mark.usefixtures("estimates")
@@ -240,13 +241,16 @@ def test_pefts_lora_fa_trains_a_again_after_adapters_were_disabled() -> None:
 
 @pytest.mark.integration
 def test_an_estimate_is_as_close_as_the_documentation_says(rows: pd.DataFrame) -> None:
-    row = rows[(rows.source == "fms-acceleration") & (rows.method == "full-ft")].iloc[-2]
-    assert published.bytes_estimated(row) == pytest.approx(published.bytes_measured(row), rel=0.01)
+    for loss in ("4.45.2", "4.48.1"):  # of these versions
+        of_loss = (rows.transformers == loss) & (rows.method == "lora") & (rows.measured == "allocated")
+        row = rows[of_loss & (rows.source == "fms-acceleration")].iloc[0]
+        assert published.bytes_estimated(row) == pytest.approx(published.bytes_measured(row), rel=0.01)
 
 
 @pytest.mark.integration
-def test_the_margin_is_the_largest_excess_of_what_counts_rounded_up(rows: pd.DataFrame) -> None:
-    of_largest = (rows.transformers == "4.48.1") & (rows.quantization == "nf4") & (rows.micro_batch == "8")
-    (row,) = (row for _, row in rows[of_largest & (rows.measured == "allocated")].iterrows())
+def test_the_margin_is_above_the_largest_excess_but_one_of_what_counts(rows: pd.DataFrame) -> None:
+    """The largest is of memory that was reserved and not used; docs/memory.md says so."""
+    of_source = (rows.source == "peft-experiments") & (rows.quantization == "nf4")
+    (row,) = (row for _, row in rows[of_source & (rows.measured == "reserved")].iterrows())
     excess = published.bytes_measured(row) / published.bytes_estimated(row) - 1
-    assert published.MARGIN - 0.01 < excess <= published.MARGIN
+    assert 0.05 < excess <= published.MARGIN

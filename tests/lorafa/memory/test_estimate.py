@@ -10,11 +10,12 @@ from torch.profiler import ProfilerActivity, profile
 
 from lorafa.memory.adapt import adapt
 from lorafa.memory.batch import batch_of
-from lorafa.memory.estimate import at_full_depth
+from lorafa.memory.estimate import at_full_depth, estimate
 from lorafa.memory.models import HEADS, head_of, load_config
 from lorafa.memory.recipe import DTYPES, Recipe
 from lorafa.memory.semantics import device_semantics
 from lorafa.memory.step import optimizer_of, trace_step
+from lorafa.memory.tracker import CUDA_TEMPORARIES, StorageTracker
 from lorafa.targets import block_stacks
 
 FAMILIES = ["roberta", "t5", "llama"]
@@ -61,7 +62,8 @@ def tracked_peak(recipe: Recipe) -> int:
     model = real_model(recipe)
     with device_semantics(recipe.device, None):
         batch = batch_of(load_config(recipe.model), recipe)
-        trace = trace_step(model, batch, optimizer_of(model, recipe), first_step=True)
+        optimizer = optimizer_of(model, recipe)
+        trace = trace_step(model, batch, optimizer, first_step=True, device=recipe.device)
     return trace.timeline(granularity=1).peak
 
 
@@ -136,3 +138,48 @@ def test_without_padding_there_is_no_mask(small_models: dict[str, str]) -> None:
         storage.op for storage in at_full_depth(replace(recipe, device="cuda", dtype="bf16")).trace.storages
     ]
     assert any("flash_attention" in op for op in made) and not any("efficient_attention" in op for op in made)
+
+
+def test_grouped_queries_have_fewer_keys_unless_they_are_repeated(small_models: dict[str, str]) -> None:
+    llama = f"{small_models['llama']}?num_key_value_heads=2"  # of four
+    recipe = Recipe(llama, "lora", batch_size=2, source_length=96, attention="flash")
+    grouped, repeated = estimate(recipe), estimate(replace(recipe, repeat_heads=True))
+    config = load_config(llama)
+    more = (
+        2 * 2 * (2 * 96) * config.hidden_size // 2 * config.num_hidden_layers
+    )  # keys and values, two bytes each
+    assert repeated.by_phase["forward"] - grouped.by_phase["forward"] == pytest.approx(more, rel=0.05)
+
+
+def test_grouped_queries_in_float32_have_no_fused_kernel(small_models: dict[str, str]) -> None:
+    llama = f"{small_models['llama']}?num_key_value_heads=2"
+    recipe = Recipe(llama, "lora", source_length=96, dtype="fp32", attention="flash")
+    made = {storage.op for storage in at_full_depth(recipe).trace.storages}
+    assert any("softmax" in op for op in made) and not any("efficient_attention" in op for op in made)
+
+
+def test_outputs_that_a_loop_keeps_are_there_in_backward(small_models: dict[str, str]) -> None:
+    recipe = Recipe(f"{small_models['llama']}?vocab_size=4096", batch_size=4, source_length=96)
+    dropped, kept, replaced = (
+        estimate(replace(recipe, outputs_until=until)) for until in ("loss", "backward", "next")
+    )
+    logits = 2 * 4 * 96 * 4096
+    for held in (kept, replaced):
+        assert held.by_phase["backward"] - dropped.by_phase["backward"] == pytest.approx(logits, rel=1e-3)
+    assert replaced.by_phase["optimizer"] - kept.by_phase["optimizer"] == pytest.approx(logits, rel=1e-3)
+
+
+def test_what_a_kernel_allocates_is_there_while_it_runs() -> None:
+    """CUDA's softmax multiplies gradient and output before it goes backward."""
+    x = torch.zeros(8, 512, requires_grad=True)
+
+    def peak(tracker: StorageTracker) -> int:
+        with tracker:
+            tracker.enter("forward")
+            y = x.softmax(-1)
+            gradient = torch.ones_like(y)
+            tracker.enter("backward")
+            torch.autograd.grad(y, x, gradient)
+        return tracker.trace.timeline().peak
+
+    assert peak(StorageTracker(CUDA_TEMPORARIES)) - peak(StorageTracker()) == x.nbytes

@@ -1,11 +1,13 @@
 """The estimator on a small configuration of each family: a number, or one line that says why not."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from lorafa.memory.__main__ import main
+from lorafa.memory.adapt import experts_left_alone
 from lorafa.memory.batch import batch_of
 from lorafa.memory.estimate import estimate
 from lorafa.memory.models import attention_of, class_of, load_config
@@ -130,6 +132,25 @@ def test_the_command_says_what_it_did_instead(model, capsys):
     assert "attention eager: the model has no sdpa" in out
     code, out, _ = run(capsys, "--model", model("clip_vision_model"), "--method", "lora", "--json")
     assert json.loads(out)["notes"] == ["no head: the model's hidden states are summed up in place of a loss"]
+
+
+def test_experts_in_one_parameter_have_adapters(model):
+    """Of the rank each: A has its rows, and B its columns."""
+    asked = recipe(model("qwen3_moe"), "qwen3_moe", "lora")
+    named = replace(asked, target_modules=("q_proj", "k_proj", "v_proj", "o_proj"))
+    width, inner, experts, blocks = 32, 16, 4, 3
+    more = estimate(asked).trainable_parameters - estimate(named).trainable_parameters
+    assert more == blocks * experts * asked.rank * (width + 2 * inner + inner + width)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"method": "lora-fa"}, {"target_modules": ("q_proj",)}, {"adapter_dropout": 0.1}]
+)
+def test_experts_that_have_no_adapters_are_told_of(model, changes):
+    asked = recipe(model("qwen3_moe"), "qwen3_moe", "lora")
+    assert not experts_left_alone(asked)
+    assert experts_left_alone(replace(asked, **changes))
+    assert not experts_left_alone(replace(asked, model=model("llama"), **changes))
 
 
 @pytest.mark.parametrize("family", ["resnet", "xlnet", "mamba"])
