@@ -74,6 +74,7 @@ localrules:
     rebuttal,
     questions,
     all,
+    promote,
     select,
     table,
     figure,

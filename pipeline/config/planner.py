@@ -125,6 +125,10 @@ def _known(names: list[str], described: dict[str, Experiment]) -> dict[str, Expe
 
 def _check_references(experiments: dict[str, Experiment]) -> None:
     for name, experiment in experiments.items():
+        if experiment.halving and experiment.kind != "search":
+            raise ConfigError(
+                f"conf/experiment/{name}.yaml: halving: for a search alone, not a {experiment.kind}"
+            )
         search = experiment.tuned_by
         if search and (search not in experiments or experiments[search].kind != "search"):
             raise ConfigError(
