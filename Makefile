@@ -13,6 +13,7 @@
 # make test-cuda                                     the library on this machine's GPU; skipped without one
 # make audit                                         bandit, and known vulnerabilities of the packages (needs the network)
 # make test-peft                                     PEFT's own tests of custom models, on LoRA-FA (fetches its source): two minutes
+# make test-slow                                    what takes tens of seconds each: about six minutes
 # make test-distributed                              two processes (gloo) beside one, on the CPU: five minutes
 # make test-hub                                      the paper profile from a hub on loopback, in small, with its faults
 # make check   [PROFILE=...]                         whether the numbers of the finished tables are sane
@@ -30,7 +31,7 @@ RUN := PATH="$(BIN):$$PATH"
 # What an extra has installed. `dev` has them all, but for `audit`.
 with = $(VENV)/with-$(if $(and $(filter-out audit,$(1)),$(wildcard $(VENV)/with-dev)),dev,$(1))
 
-.PHONY: tables figures rebuttal questions all report docs notebooks test test-integration test-distributed test-faults test-hub test-peft test-slurm test-cuda audit lint format lock check readme clean
+.PHONY: tables figures rebuttal questions all report docs notebooks test test-integration test-slow test-distributed test-faults test-hub test-peft test-slurm test-cuda audit lint format lock check readme clean
 
 tables figures rebuttal questions all: $(call with,pipeline)
 	$(RUN) snakemake --cores $(CORES) --config $(CONFIG) -- $@
@@ -48,10 +49,13 @@ notebooks: $(call with,notebooks)
 	$(RUN) jupyter execute --inplace notebooks/*.ipynb
 
 test: $(call with,dev)
-	$(RUN) python -m pytest -m "not (integration or distributed or faults or hub or slurm)"
+	$(RUN) python -m pytest -m "not (integration or slow or distributed or faults or hub or slurm)"
 
 test-integration: $(call with,dev)
-	$(RUN) python -m pytest -m integration
+	$(RUN) python -m pytest -m "integration and not slow"
+
+test-slow: $(call with,dev)
+	$(RUN) python -m pytest -m slow
 
 test-distributed: $(call with,dev)
 	$(RUN) python -m pytest -m distributed --numprocesses=0

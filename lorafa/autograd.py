@@ -1,9 +1,12 @@
-"""Types of what autograd functions are made of, which torch leaves without."""
+"""What autograd functions are made of: types, which torch leaves out, and a signature that it need not look up."""
 
-from typing import TYPE_CHECKING, Any, Protocol
+import inspect
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from torch import Tensor
 from torch.autograd import Function
+
+AnyFunction = TypeVar("AnyFunction", bound=type[Function])
 
 
 class Context(Protocol):
@@ -34,3 +37,9 @@ class TensorFunction(Function):
         @classmethod
         def apply(cls, *args: object, **kwargs: object) -> Tensor:
             """Call the function."""
+
+
+def remembered(function: AnyFunction) -> AnyFunction:
+    """Decorate an autograd function with a `setup_context`: torch reads its signature anew at each call."""
+    function.forward.__signature__ = inspect.signature(function.forward)  # type: ignore[attr-defined]
+    return function

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn import grad as gradients
 
-from lorafa.autograd import Context, TensorFunction
+from lorafa.autograd import Context, TensorFunction, remembered
 from lorafa.functional import dtype_of_product, projection
 from lorafa.gradients import project_gradient
 from lorafa.layers import LoraFaLayer, is_frozen, is_plain
@@ -25,6 +25,7 @@ _CONV = {
 }
 
 
+@remembered
 class FrozenConv(TensorFunction):
     """Convolution with a frozen kernel, which keeps no input: its gradient needs only the kernel."""
 
@@ -62,6 +63,7 @@ class FrozenConv(TensorFunction):
         return grad_x, None, None, None, None, None, None
 
 
+@remembered
 class AddUp(TensorFunction):
     """base + s·(XA)B, B a convolution with kernels of size 1."""
 

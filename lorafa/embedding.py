@@ -8,12 +8,13 @@ from peft.tuners.lora.layer import Embedding as PeftEmbedding
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lorafa.autograd import Context, TensorFunction
+from lorafa.autograd import Context, TensorFunction, remembered
 from lorafa.functional import projection
 from lorafa.gradients import project_gradient
 from lorafa.layers import LoraFaLayer, initialize_frozen
 
 
+@remembered
 class Lookup(TensorFunction):
     """s·A[tokens]·B, which keeps the tokens and looks A up again."""
 

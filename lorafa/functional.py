@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional as F
 
-from lorafa.autograd import Context
+from lorafa.autograd import Context, remembered
 
 _LANES = 4  # int16 lanes in one random int64: four mask elements from one random number
 _LEVELS = 1 << 16
@@ -76,6 +76,7 @@ def dtype_of_product(x: Tensor) -> torch.dtype:
     return x.dtype
 
 
+@remembered
 class LoraFa(Function):
     """Y = XW + b + s·dropout(X)A·B, or Y = base + s·dropout(X)A·B for a base that is computed elsewhere.
 

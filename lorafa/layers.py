@@ -60,7 +60,9 @@ def is_plain(module: nn.Module, forwards: tuple[Any, ...] = _PLAIN) -> bool:
 
 def is_frozen(module: nn.Module) -> bool:
     """Whether none of the module's own parameters takes a gradient."""
-    return not any(parameter.requires_grad for parameter in module.parameters(recurse=False))
+    return not any(
+        parameter is not None and parameter.requires_grad for parameter in module._parameters.values()
+    )
 
 
 def compute_dtype(base: nn.Module) -> torch.dtype:

@@ -9,10 +9,11 @@ from peft.tuners.lora.bnb import Linear8bitLt as PeftLinear8bit
 from peft.utils.integrations import dequantize_bnb_weight
 from torch import Tensor, nn
 
-from lorafa.autograd import Context, TensorFunction
+from lorafa.autograd import Context, TensorFunction, remembered
 from lorafa.layers import LoraFaLayer
 
 
+@remembered
 class _Frozen8bit(TensorFunction):
     """Frozen 8-bit linear layer that saves nothing; bitsandbytes' own keeps its input on CUDA."""
 

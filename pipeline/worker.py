@@ -9,6 +9,7 @@ failure ends with one line on standard error that begins with "error: ".
 
 import argparse
 import ctypes
+import gc
 import importlib
 import json
 import os
@@ -166,6 +167,7 @@ def serve(path: str, owner: int, preload: Sequence[str]) -> None:
         quieten()
         for module in preload:
             importlib.import_module(module)
+        gc.freeze()  # what the imports made lives as long as the process; each collection in a fork would go through it
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         selector.register(listener, selectors.EVENT_READ, "request")
         selector.register(os.pidfd_open(owner), selectors.EVENT_READ, "owner ended")

@@ -102,6 +102,10 @@ def _compose(profile: str, extra: list[str]) -> Plan:
     tasks: dict[str, dict[str, str]] = {}
     described, settings, statistics = compose_experiments(base)
     wanted = described if settings.experiments is None else _known(settings.experiments, described)
+    if not wanted:
+        raise ConfigError("conf/experiment is empty: there is nothing to make")
+    _check_references(wanted)
+    _check_pairs(wanted)
     for name, experiment in tqdm(wanted.items(), "Planning", unit="experiment", leave=False, disable=None):
         experiments[name], grids[name] = experiment, []
         for planned, run in _grid(experiment, settings, of_runs, composed):
@@ -109,10 +113,6 @@ def _compose(profile: str, extra: list[str]) -> Plan:
             models[run.model.name] = _about(run.model)
             methods[run.method.name] = _about(run.method)
             tasks[run.task.name] = _about(run.task)
-    if not experiments:
-        raise ConfigError("conf/experiment is empty: there is nothing to make")
-    _check_references(experiments)
-    _check_pairs(experiments)
     return Plan(settings, statistics, experiments, grids, models, methods, tasks, _mirror(settings))
 
 

@@ -57,7 +57,7 @@ def test_the_commands_are_what_this_file_runs():
     assert [shlex.split(command)[0] for command in COMMANDS] == ["python", "hf", "snakemake"]
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_the_page_works(followed):
     train, download, make = map(shlex.split, COMMANDS)
     tiny.write_encoder(followed / download[download.index("--local-dir") + 1])

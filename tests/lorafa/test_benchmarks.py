@@ -27,7 +27,7 @@ def test_layer_benchmark(tmp_path, monkeypatch, capsys):
     assert all(method in capsys.readouterr().out for method in ["lora-fa-recompute"])
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_saved_bytes_of_a_llama_layer():
     """An eighth of LLaMA-7B in every dimension, so that the ratios are the same."""
     torch.manual_seed(0)

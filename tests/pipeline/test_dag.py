@@ -145,6 +145,7 @@ def test_a_missing_mirror_is_named(tmp_path, tiny_overrides):
     assert "error: the mirror" in result.stderr and "snakemake --cores 1 mirror" in result.stderr
 
 
+@pytest.mark.slow
 def test_the_paper_profile_lists_its_runs_without_building_anything(project):
     few = [
         "profile.experiments=[search,search_translation,table2,table3,table5]",

@@ -9,7 +9,6 @@ import pytest
 from pipeline import dashboard, files
 from pipeline.config import planner
 from pipeline.config.compose import compose_run
-from pipeline.config.plan import Plan
 from pipeline.results import records
 from pipeline.tracking import runs
 from tests.pipeline import made_up
@@ -20,14 +19,15 @@ def results(tmp_path) -> Path:
     return tmp_path / "results"
 
 
+SHOWN = ("search", "search_translation", "table2", "table3", "figure6", "pareto")
+
+
 @pytest.fixture
-def plan(results_plan, results, monkeypatch):
-    """The mini profile with the search finished, two of its runs, and their evaluations."""
+def plan(results, monkeypatch):
+    """Some of the mini profile with the search finished, two of its runs, and their evaluations."""
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_DATA_DIR", str(results))
-    plan = Plan.from_json(
-        json.loads(json.dumps(asdict(results_plan)).replace(results_plan.profile.results, str(results)))
-    )
+    plan = made_up.plan_of(results, *SHOWN)
     monkeypatch.setattr(planner, "plan_of_arguments", lambda arguments: plan)
     winners = {run.method: {"lr": 1e-3} for run in plan.grids["search"]}
     files.write_json(Path(plan.selection("search")), {"winners": {"minilm": winners}})

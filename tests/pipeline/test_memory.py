@@ -185,7 +185,7 @@ def test_a_real_step_takes_what_is_estimated(recipe):
     assert measured["allocated_bytes"] == pytest.approx(estimate(recipe).peak, rel=0.02)
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_measuring_a_table_keeps_what_is_measured(recipe, tmp_path, monkeypatch):
     cells = [paper.Cell("table5", (("method", method),), recipe) for method in ("lora",)]
     monkeypatch.setitem(paper.TABLES, "table5", lambda reading: cells)

@@ -21,7 +21,7 @@ from pipeline.errors import ConfigError, PipelineError
 from pipeline.results import grid as grids
 from pipeline.results import locks, records
 from pipeline.worker import PRELOAD, SOCKET
-from tests.pipeline.made_up import searched, write
+from tests.pipeline.made_up import plan_of, searched, write
 
 ROOT = Path(__file__).parents[2]
 RUN = (sys.executable, "-m", "pipeline.worker", "run", "pipeline.train")
@@ -29,14 +29,20 @@ METHODS = ("full-ft", "prompt-tuning", "lora", "lora-fa")
 
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory):
+def plans(tmp_path_factory) -> str:
+    """Where plans are kept from one test to the next."""
+    return str(tmp_path_factory.mktemp("plans"))
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory, plans):
     """What commands run with: the project, and a warm worker for all of this file's runs."""
     socket = str(tmp_path_factory.mktemp("worker") / "socket")
     variables = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
-        "LORAFA_CACHE": str(tmp_path_factory.mktemp("plans")),
+        "LORAFA_CACHE": plans,
     }
     command = [sys.executable, "-m", "pipeline.worker", "serve", "--owner", str(os.getpid()), socket]
     server = subprocess.Popen([*command, *PRELOAD], env=variables)
@@ -106,7 +112,7 @@ def test_a_job_of_a_sweep_is_as_in_a_process_of_its_own(train, tmp_path):
     assert abs(second - first) < 30e6
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_joblib_s_processes_find_what_a_plain_sweep_has_done(train, tmp_path, environment, tiny_overrides):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     sweep = ("-m", "task=sst2", "method=lora,lora-fa", "rank=2", "lr=0.001")
@@ -155,7 +161,7 @@ def test_two_processes_with_the_same_run_train_it_once(start):
     assert sorted(output.strip().endswith("already done") for output in outputs) == [False, True]
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_snakemake_completes_an_interrupted_sweep(start, tmp_path, environment, tiny_overrides, monkeypatch):
     sweep = start("-m", "task=mrpc", f"method={','.join(METHODS)}", "lr=1e-3", "experiment=search")
     while len(list(tmp_path.rglob(records.NAME))) < 2:
@@ -207,9 +213,9 @@ def write_record(run: PlannedRun, score: float) -> None:
 
 
 @pytest.fixture
-def grid(tmp_path, environment, monkeypatch):
+def grid(tmp_path, plans, monkeypatch):
     """The plan of a search over two learning rates and three seeds, and the arguments that lead to it."""
-    monkeypatch.setenv("LORAFA_CACHE", environment["LORAFA_CACHE"])
+    monkeypatch.setenv("LORAFA_CACHE", plans)
     monkeypatch.chdir(tmp_path)
     only = [
         "profile.experiments=[search]",
@@ -258,9 +264,8 @@ def test_the_summary_tells_what_is_done_running_failed_and_left(grid, monkeypatc
     assert overview.split("search")[-1].split()[:5] == ["3", "1", "1", "1", "18"]
 
 
-def test_the_best_cell_of_a_row_is_marked(tmp_path, monkeypatch):
-    monkeypatch.setenv("LORAFA_CACHE", str(tmp_path / "cache"))
-    plan = plan_of_arguments([f"profile.results={tmp_path}", "profile.experiments=[rebuttal_sni]"])
+def test_the_best_cell_of_a_row_is_marked(tmp_path):
+    plan = plan_of(tmp_path, "rebuttal_sni")
     for run in plan.runs_of("rebuttal_sni"):  # whose metric is a loss
         write_record(run, {7e-5: 0.9, 1e-4: 0.4, 4e-4: 0.6}[run.lr])
     best = [cell for cell in grids.cells(plan.expected("rebuttal_sni")) if cell.best]
@@ -353,7 +358,7 @@ def test_the_better_learning_rate_wins_and_runs_are_not_repeated(tune, tmp_path)
     assert sorted(set((tmp_path / "started").read_text().split())) == ["0.001", "1e-05"]
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_a_run_below_the_median_is_stopped_and_can_be_gone_on_with(tune, tmp_path):
     overrides = [f"profile.results={tmp_path}", "task=sst2", "method=lora", "rank=1"]
     # The pruner lets five trials pass; they are done already, the sixth is not.
@@ -375,6 +380,7 @@ def test_a_run_that_diverged_is_never_the_best(tune, tmp_path):
     assert {trial.user_attrs["outcome"] for trial in study.trials} == {"done", "diverged"}
 
 
+@pytest.mark.integration
 def test_a_run_that_breaks_off_ends_the_search_with_its_message(tune, tmp_path):
     with pytest.raises(PipelineError, match=r"rank=3.*rank 3 is not to be had"):
         tune.search([f"profile.results={tmp_path}", "method=lora", "rank=3", "lr=1e-3,1e-4"], trials=1)

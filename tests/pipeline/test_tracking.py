@@ -195,6 +195,9 @@ def test_a_failure_is_one_warning_and_training_goes_on(tracked_run, monkeypatch,
 
 
 def test_a_key_that_w_and_b_does_not_accept_means_offline(tracked_run, results, monkeypatch, capfd):
+    import wandb
+
+    wandb.teardown()  # or it would remember with which account, or without one, it was asked first
     monkeypatch.setenv("WANDB_API_KEY", "short")
     assert live.mode(results) == "offline"
     assert capfd.readouterr().err.count("\n") == 1

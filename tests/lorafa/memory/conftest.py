@@ -1,6 +1,5 @@
 """Small models of the paper's three families, as config.json files."""
 
-import gc
 import json
 from pathlib import Path
 
@@ -41,12 +40,6 @@ SMALL = {
         "max_position_embeddings": 130,
     },
 }
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _frozen_imports() -> None:
-    """Keep the collector off what the imports made: going through it takes a third of an estimate's time."""
-    gc.freeze()
 
 
 @pytest.fixture(scope="session")

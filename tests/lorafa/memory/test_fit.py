@@ -47,7 +47,7 @@ def test_fit_says_what_the_estimator_says(small_models: dict[str, str]) -> None:
     assert not fit(recipe, needed(recipe)).fits  # only perhaps
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_a_change_is_found_and_fits(small_models: dict[str, str]) -> None:
     recipe = Recipe(small_models["llama"], "lora", batch_size=64, source_length=128, attention="eager")
     tight = safe(recipe) - 2**21
@@ -103,7 +103,7 @@ def test_sizes() -> None:
     assert device_bytes("80 GB") == 80 * 10**9
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_command_line_as_json(small_models: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [
         "--model",

@@ -23,7 +23,7 @@ def written(small_models: dict[str, str], tmp_path_factory: pytest.TempPathFacto
     return file.read_text(encoding="utf-8")
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_a_point_of_the_page_is_what_its_command_estimates(
     written: str, small_models: dict[str, str]
 ) -> None:

@@ -35,9 +35,14 @@ def machine(monkeypatch):
 )
 def test_auto_is_bfloat16_where_the_processor_computes_in_it(machine, kernels, instructions, expected):
     machine(kernels, *instructions)
-    run, _ = compose_run(["model=minilm"])
-    assert run.model.frozen_dtype == run.identity()["model"]["frozen_dtype"] == expected
+    assert precision.resolve("auto", gpus=0) == expected
     assert expected in precision.explanation(gpus=0)
+
+
+def test_a_run_says_what_auto_has_become(machine):
+    machine("AVX512", "avx512_bf16")
+    run, _ = compose_run(["model=minilm"])
+    assert run.model.frozen_dtype == run.identity()["model"]["frozen_dtype"] == "bfloat16"
 
 
 def test_gpus_and_overrides_have_their_own(machine):

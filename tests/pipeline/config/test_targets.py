@@ -118,6 +118,7 @@ def test_more_seeds_keep_the_runs_that_there_are_and_the_searches():
             make_plan("mini", [*few, f"seeds={number}"])
 
 
+@pytest.mark.integration
 def test_the_plan_s_identity_of_a_run_is_the_one_that_its_record_has(plan):
     """One run of each experiment, method and setting, as a job composes it."""
     chosen = {}

@@ -139,7 +139,7 @@ def test_a_mirror_need_not_have_every_configuration_that_its_card_names(compose,
     assert sizes._on_disk("nyu-mll/glue", "main", "ax", str(tmp_path)) == {}
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_llama_full_fine_tuning_does_not_fit_80_gb_and_lora_fa_does():
     def step(method: str, size: int) -> Shape:
         overrides = ["model=llama-7b", "task=alpaca", f"method={method}", f"budget.batch_size={size}"]

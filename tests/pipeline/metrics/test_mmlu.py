@@ -294,7 +294,7 @@ def cli_tasks(data, cache):
     ]
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_adapter_merged_and_by_lm_evals_own_command_line(load, data, cache, base, tmp_path):
     model, tokenizer = load("words")
     torch.manual_seed(0)

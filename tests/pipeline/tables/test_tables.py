@@ -44,14 +44,20 @@ def score(run) -> float:
     return 0.8 + 0.01 * method + 0.001 * run.seed
 
 
+@pytest.fixture(scope="module")
+def table(plan):
+    """Table 2 of runs that all have a score."""
+    fill(plan, score)
+    return glue.build(plan, "table2")
+
+
 def cells(markdown: str, label: str) -> list[str]:
     (line,) = [line for line in markdown.splitlines() if line.startswith(f"| {label} ")]
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
-def test_mean_deviation_and_best(plan):
-    fill(plan, score)
-    text = render.markdown(glue.build(plan, "table2"))
+def test_mean_deviation_and_best(table):
+    text = render.markdown(table)
     assert cells(text, "MiniLM (FT)")[2:] == ["80.1<sub>0.1</sub>"] * 9
     assert cells(text, "MiniLM (Lo-FA)")[2:] == ["**83.1**<sub>0.1</sub>"] * 9
     assert cells(text, "MiniLM (Lo)")[1] == "1.2M"
@@ -60,10 +66,8 @@ def test_mean_deviation_and_best(plan):
     assert "in miniature" in text.splitlines()[0]
 
 
-def test_the_papers_numbers_stand_in_rows_of_their_own(plan):
-    fill(plan, score)
-    text = render.markdown(glue.build(plan, "table2"))
-    paper = cells(text, r"*paper: R-B (Lo-FA)*")
+def test_the_papers_numbers_stand_in_rows_of_their_own(table):
+    paper = cells(render.markdown(table), r"*paper: R-B (Lo-FA)*")
     assert paper[1:] == ["1.8M", "90<sub>0.4</sub>", "63.6<sub>1.6</sub>", "92.5<sub>0.7</sub>", "77.9<sub>1.7</sub>",
                          "94.8<sub>0.2</sub>", "89.6<sub>0.2</sub>", "86.8<sub>0.0</sub>", "90.1<sub>0.0</sub>",
                          "85.7<sub>0.6</sub>"]  # fmt: skip
@@ -90,9 +94,7 @@ def test_runs_without_a_result_are_marked_and_do_not_count(plan):
     assert "4 runs ended without a result" in text
 
 
-def test_every_format_has_every_number(plan, tmp_path):
-    fill(plan, score)
-    table = glue.build(plan, "table2")
+def test_every_format_has_every_number(table, tmp_path):
     files = {file.suffix: file.read_text() for file in render.write(table, tmp_path / "tables")}
     assert set(files) == {".md", ".tex", ".csv", ".html"}
     shown = [cell.text for row in table.rows for cell in row.cells[1:]]

@@ -250,7 +250,7 @@ def test_a_run_that_ended_before_its_record_was_written_is_not_trained_on(compos
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("method", ["full-ft", "lora-fa"])
+@pytest.mark.parametrize("method", [pytest.param("full-ft", marks=pytest.mark.slow), "lora-fa"])
 def test_a_killed_run_goes_on_and_ends_with_the_same_metrics(tiny_overrides, tmp_path, method):
     overrides = [
         *(override for override in tiny_overrides if not override.startswith("budget.max_steps")),

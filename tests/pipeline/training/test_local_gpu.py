@@ -33,7 +33,7 @@ def held(folder) -> set[str]:
     return found
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_runs_take_different_gpus_and_never_more_than_there_are(tmp_path, tiny_overrides):
     # The Trainer does not pretend to have bfloat16 on a GPU.
     project = Project(tmp_path / "project", [*tiny_overrides, "profile.gpus=1", "model.frozen_dtype=float32"])
