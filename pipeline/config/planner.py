@@ -106,13 +106,16 @@ def _compose(profile: str, extra: list[str]) -> Plan:
         raise ConfigError("conf/experiment is empty: there is nothing to make")
     _check_references(wanted)
     _check_pairs(wanted)
-    for name, experiment in tqdm(wanted.items(), "Planning", unit="experiment", leave=False, disable=None):
-        experiments[name], grids[name] = experiment, []
-        for planned, run in _grid(experiment, settings, of_runs, composed):
-            grids[name].append(planned)
-            models[run.model.name] = _about(run.model)
-            methods[run.method.name] = _about(run.method)
-            tasks[run.task.name] = _about(run.task)
+    with tqdm(unit=" runs", leave=False, disable=None) as progress:
+        for name, experiment in wanted.items():
+            progress.set_description(f"Planning {name}, {len(grids) + 1} of {len(wanted)}")
+            experiments[name], grids[name] = experiment, []
+            for planned, run in _grid(experiment, settings, of_runs, composed):
+                progress.update()
+                grids[name].append(planned)
+                models[run.model.name] = _about(run.model)
+                methods[run.method.name] = _about(run.method)
+                tasks[run.task.name] = _about(run.task)
     return Plan(settings, statistics, experiments, grids, models, methods, tasks, _mirror(settings))
 
 

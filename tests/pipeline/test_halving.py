@@ -163,7 +163,7 @@ def test_what_cannot_be_is_refused_in_one_line(tmp_path, monkeypatch, override, 
         make_plan("smoke", [override, "profile.experiments=[search]"])
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_the_dag_is_completed_when_the_first_rung_is_finished(tmp_path, tiny_overrides):
     project = Project(tmp_path, tiny_overrides)
     for name in ("search", "table2"):

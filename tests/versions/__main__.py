@@ -50,7 +50,9 @@ def _fails(name: str, requirements: list[str]) -> bool:
     asked = f"from importlib.metadata import version; print(*(f'{{n}} {{version(n)}}' for n in {SHOWN}), sep=', ')"
     subprocess.run([python, "-c", asked], check=True)
     tests = ["-m", "pytest", "tests/lorafa", "-m", f"not ({LATER})", "-p", "no:cacheprovider"]
-    return subprocess.run([python, *tests], cwd=ROOT, env={**os.environ, "HF_HUB_OFFLINE": "1"}).returncode != 0
+    return (
+        subprocess.run([python, *tests], cwd=ROOT, env={**os.environ, "HF_HUB_OFFLINE": "1"}).returncode != 0
+    )
 
 
 if __name__ == "__main__":
