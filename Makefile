@@ -14,6 +14,7 @@
 # make audit                                         bandit, and known vulnerabilities of the packages (needs the network)
 # make test-peft                                     PEFT's own tests of custom models, on LoRA-FA (fetches its source): two minutes
 # make test-slow                                    what takes tens of seconds each: about six minutes
+# make test-versions                                 the library on the oldest and the newest packages that it allows
 # make test-distributed                              two processes (gloo) beside one, on the CPU: five minutes
 # make test-hub                                      the paper profile from a hub on loopback, in small, with its faults
 # make check   [PROFILE=...]                         whether the numbers of the finished tables are sane
@@ -31,7 +32,7 @@ RUN := PATH="$(BIN):$$PATH"
 # What an extra has installed. `dev` has them all, but for `audit`.
 with = $(VENV)/with-$(if $(and $(filter-out audit,$(1)),$(wildcard $(VENV)/with-dev)),dev,$(1))
 
-.PHONY: tables figures rebuttal questions all report docs notebooks test test-integration test-slow test-distributed test-faults test-hub test-peft test-slurm test-cuda audit lint format lock check readme clean
+.PHONY: tables figures rebuttal questions all report docs notebooks test test-integration test-slow test-distributed test-faults test-hub test-peft test-versions test-slurm test-cuda audit lint format lock check readme clean
 
 tables figures rebuttal questions all: $(call with,pipeline)
 	$(RUN) snakemake --cores $(CORES) --config $(CONFIG) -- $@
@@ -77,6 +78,9 @@ audit: $(call with,audit)
 
 test-peft: $(call with,dev)
 	$(RUN) python tests/peft
+
+test-versions: $(call with,dev)
+	$(RUN) python tests/versions
 
 test-hub: $(call with,dev)
 	$(RUN) python -m pytest tests/hub

@@ -200,8 +200,13 @@ def _batches() -> bool:
 
 
 def _add_product(y: Tensor, a: Tensor, b: Tensor, alpha: float = 1.0) -> Tensor:
-    """Return y + alpha·ab, in the memory of y, a temporary, where that is possible."""
-    return torch.addmm(y, a, b, alpha=alpha) if _batches() else y.addmm_(a, b, alpha=alpha)
+    """Return y + alpha·ab, in the memory of y, a temporary, where that is possible.
+
+    A compiler chooses the memory itself; PyTorch 2.11's gives zeros as gradients of what a function writes in place.
+    """
+    if _batches() or torch.compiler.is_compiling():
+        return torch.addmm(y, a, b, alpha=alpha)
+    return y.addmm_(a, b, alpha=alpha)
 
 
 def _no_autocast(tensor: Tensor) -> AbstractContextManager[Any]:
