@@ -75,6 +75,7 @@ localrules:
     rebuttal,
     questions,
     all,
+    promote,
     select,
     table,
     figure,

@@ -25,7 +25,7 @@ from typing import Any, get_args
 import griffe
 import yaml
 
-from pipeline.config import experiment, profile, schema
+from pipeline.config import budget, experiment, profile, schema
 from pipeline.config.compose import CONF, compose_hydra
 from pipeline.config.paths import spell
 
@@ -34,7 +34,7 @@ ROOT = Path(__file__).parents[1]
 SECTIONS = {
     schema.RunConfig: "`conf/config.yaml`, and the groups below",
     profile.Profile: "`conf/profile/`, under `profile`",
-    schema.Budget: "`conf/profile/`, under `budget`",
+    budget.Budget: "`conf/profile/`, under `budget`",
     schema.Model: "`conf/model/`",
     schema.Method: "`conf/method/`",
     schema.Task: "`conf/task/`",
@@ -47,6 +47,7 @@ SECTIONS = {
     experiment.Experiment: "`conf/experiment/`",
     experiment.Setting: "`conf/experiment/`, each of `settings`",
     experiment.Steps: "`conf/experiment/`, under `steps`",
+    experiment.Halving: "`conf/experiment/`, under `halving`",
     experiment.Bar: "`conf/experiment/`, under `bar`",
     experiment.Plot: "`conf/experiment/`, under `plot`",
     experiment.Statistics: "`conf/config.yaml`, under `statistics`",

@@ -184,6 +184,7 @@ def notes(survey: Survey, downloads: list[Download], jobs: int) -> Iterator[str]
             f"Runs that wait for {', '.join(searches)} stand here with the learning rate of conf/method: a search's "
             "choice may turn out to be one of its own runs, which is then not made again."
         )
+    yield from status.open_choices(survey.plan, survey.experiments)
     yield "A run that several experiments share is in each one's line, and once in the sum."
     if survey.without_runs:
         yield f"Without runs, and estimated within minutes on a CPU: {', '.join(survey.without_runs)}."

@@ -93,8 +93,22 @@ def table(plan: Plan, target: str | None = None, price: float | None = None, job
             add(f"  {label}", status.line(part), "dim")
     result.add_section()
     add(TOTAL, total, "bold")
-    result.caption = _caption(total, runs, jobs)
+    result.caption = "\n".join([_caption(total, runs, jobs), *open_choices(plan, runs)])
     return result
+
+
+def open_choices(plan: Plan, experiments: Iterable[str]) -> list[str]:
+    """Returns what is not known of searches by halving until their first rungs are finished, a sentence for each."""
+    words = []
+    for name in experiments:
+        halving, tried = plan.experiments[name].halving, len(plan.grids[name])
+        if halving is not None and not Path(plan.promotion(name)).is_file():
+            words.append(
+                f"{name}: {tried} runs make {halving.fraction:g} of their steps, and the best {halving.keep} of each "
+                f"model and method, {len(plan.expected(name)) - tried} runs, are then made in full; with what equals "
+                f"the last of these, at most {tried}."
+            )
+    return words
 
 
 def experiments_table(plan: Plan, target: str | None, first: str, numbers: Iterable[str]) -> Table:

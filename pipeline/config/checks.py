@@ -24,6 +24,11 @@ def above(low: float) -> dict[str, Check]:
     return {"check": (lambda value: value > low, f"must be greater than {low:g}")}
 
 
+def between(low: float, high: float) -> dict[str, Check]:
+    """Accepts numbers above `low` and below `high`."""
+    return {"check": (lambda value: low < value < high, f"must be above {low:g} and below {high:g}")}
+
+
 def fraction() -> dict[str, Check]:
     """Accepts 0 and what is below 1."""
     return {"check": (lambda value: 0 <= value < 1, "must be at least 0 and below 1")}

@@ -81,7 +81,7 @@ def compose_experiments(overrides: Iterable[str]) -> tuple[dict[str, Experiment]
     experiments: dict[str, Experiment] = {}
     OmegaConf.set_struct(cfg, False)
     for file in sorted((CONF / "experiment").glob("*.yaml")):
-        described = typing.cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(file)))
+        described = typing.cast(dict[str, Any], OmegaConf.to_container(_load(file)))
         at_full_scale = described.pop("full_scale", {})
         if described.get("only_full_scale") and not profile.full_scale:
             continue
@@ -89,6 +89,13 @@ def compose_experiments(overrides: Iterable[str]) -> tuple[dict[str, Experiment]
         where = _Locator({**choices, "experiment": file.stem}, overrides)
         experiments[file.stem] = _typed(Experiment, cfg, "experiment", where)
     return experiments, profile, statistics
+
+
+def _load(file: Path) -> DictConfig:
+    """Reads a file upon those of its folder that its `defaults` name, as Hydra would compose them."""
+    own = typing.cast(DictConfig, OmegaConf.load(file))
+    below = [file.with_name(f"{name}.yaml") for name in own.pop("defaults", []) if name != "_self_"]
+    return typing.cast(DictConfig, OmegaConf.merge(*map(_load, below), own))
 
 
 def run_directory(run: RunConfig) -> Path:

@@ -23,9 +23,7 @@ class Statistics:
     references: list[str] = field(metadata=checks.not_empty())
     margin: float = field(metadata=checks.above(0))
     fraction: float = field(metadata=checks.fraction())
-    confidence: float = field(
-        metadata={"check": (lambda value: 0.5 < value < 1, "must be above 0.5 and below 1")}
-    )
+    confidence: float = field(metadata=checks.between(0.5, 1))
     power: float = field(
         default=0.8, metadata={"check": (lambda value: 0.5 <= value < 1, "must be at least 0.5 and below 1")}
     )
@@ -48,6 +46,19 @@ class Bar:
     deviation: float = field(metadata=checks.above(0))
     baselines: list[str] = field(default_factory=list)
     exceptions: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class Halving:
+    """How a search spares most of its runs: every one is made for a part of its steps, and the best are made in full.
+
+    Attributes:
+        fraction: Of the steps, those of the first rung.
+        keep: How many combinations of each model and method are promoted; more where the last of them has equals.
+    """
+
+    fraction: float = field(metadata=checks.between(0, 1))
+    keep: int = field(metadata=checks.at_least(1))
 
 
 @dataclass
@@ -229,6 +240,7 @@ class Experiment:
         seeds: In place of the profile's, for all runs, or by task or method.
         tuned_by: A `search` whose winners the runs take; none: the learning rates of conf/method.
         choice: Of a search: the learning rate with the best "mean" of its runs, or with the best "worst" one.
+        halving: Of a search: by which runs it spares the others; null: all of them are made in full.
         pairs: Of a `question`: each setting that is judged, to those that it is compared with.
         compares: Other experiments, whose runs a table of `verdicts` or `evidence` compares.
         plot: How the numbers are drawn, where they are.
@@ -256,6 +268,7 @@ class Experiment:
     seeds: Any = None
     tuned_by: str | None = None
     choice: str = field(default="mean", metadata=checks.one_of("mean", "worst"))
+    halving: Halving | None = None
     pairs: dict[str, list[str]] = field(default_factory=dict)
     compares: list[str] = field(default_factory=list)
     plot: Plot | None = None

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import files
-from pipeline.config.experiment import Bar, Experiment, Plot, Setting, Statistics, Steps
+from pipeline.config.experiment import Bar, Experiment, Halving, Plot, Setting, Statistics, Steps
 from pipeline.config.paths import EVALUATION, RECORD, spell, subdir, unplaced
 from pipeline.config.profile import Profile
 from pipeline.errors import ConfigError, RecordError
@@ -17,6 +17,10 @@ ROOT = Path(__file__).parents[2]
 
 # What of an experiment says when and under which heading it is made, and changes nothing in its table.
 ORDERING = ("section", "heading", "priority")
+# What a table follows from only where it is chosen: or tables without it would all be made anew.
+OPTIONS = ("halving",)
+PARTS: dict[str, type] = {"plot": Plot, "bar": Bar, "steps": Steps, "halving": Halving}  # of an experiment
+FRACTION = "budget.fraction"  # the setting of a run that is made in part
 
 
 @dataclass
@@ -112,6 +116,15 @@ class PlannedRun:
             overrides=[*self.overrides, f"lr={spell(lr)}", f"tuned_by={tuned_by}"],
         )
 
+    def shortened(self, fraction: float) -> "PlannedRun":
+        """Returns the run that makes only a fraction of its steps, as a search's first rung has it."""
+        return replace(
+            self,
+            identity={**self.identity, "budget": {**self.identity["budget"], "fraction": fraction}},
+            overrides=[*self.overrides, f"{FRACTION}={spell(fraction)}"],
+            axes={**self.axes, FRACTION: spell(fraction)},
+        )
+
 
 @dataclass
 class Plan:
@@ -153,11 +166,11 @@ class Plan:
 
     @cached_property
     def candidates(self) -> dict[str, list[PlannedRun]]:
-        """The runs that an experiment may be made of: of a tuned one, with each learning rate of its search."""
+        """The runs that an experiment may take: a tuned one with each learning rate of its search."""
         found: dict[str, list[PlannedRun]] = {}
         for name, grid in self.grids.items():
             search = self.experiments[name].tuned_by
-            found[name] = []
+            found[name] = self.first_rung(name)
             for run in grid:
                 rates = self._rates(search, run) if search else []
                 found[name] += [run.with_lr(lr, search) for lr in rates] if search and rates else [run]
@@ -183,13 +196,16 @@ class Plan:
             ) from None
 
     def runs_of(self, experiment: str) -> list[PlannedRun]:
-        """Returns an experiment's runs, with the learning rates that its search has chosen.
+        """Returns an experiment's runs, with the learning rates that its search has chosen; of a search, the promoted.
 
         Raises:
-            RecordError: The search is not finished.
+            RecordError: The search, or its first rung, is not finished.
         """
         search = self.experiments[experiment].tuned_by
         grid = self.grids[experiment]
+        if self.experiments[experiment].halving:
+            promoted = files.read_json(Path(self.promotion(experiment)), ["promoted"])["promoted"]
+            return [run for run in grid if run.lr in promoted.get(run.model, {}).get(run.method, [])]
         if search is None:
             return grid
         winners = files.read_json(Path(self.selection(search)), ["winners"])["winners"]
@@ -201,11 +217,27 @@ class Plan:
         ]
 
     def expected(self, experiment: str) -> list[PlannedRun]:
-        """Returns an experiment's runs; while its search is to come, runs that stand for those that it will choose."""
+        """Returns all runs that an experiment takes, a search's first rung among them.
+
+        While its search is to come, there are runs that stand for those that it will choose.
+        """
         try:
-            return self.runs_of(experiment)
+            runs = self.runs_of(experiment)
         except RecordError:
-            return self.grids[experiment]
+            runs = self._stand_ins(experiment)
+        return [*self.first_rung(experiment), *runs]
+
+    def first_rung(self, experiment: str) -> list[PlannedRun]:
+        """Returns the shortened runs of a search by halving, of which the best are made in full; else none."""
+        halving = self.experiments[experiment].halving
+        return [run.shortened(halving.fraction) for run in self.grids[experiment]] if halving else []
+
+    def _stand_ins(self, experiment: str) -> list[PlannedRun]:
+        """Returns runs that cost what those will that are not chosen yet."""
+        grid, halving = self.grids[experiment], self.experiments[experiment].halving
+        if halving is None:
+            return grid
+        return [run for run in grid if run.lr in self._rates(experiment, run)[: halving.keep]]
 
     def wanted(self, experiments: Iterable[str] | None = None) -> list[str]:
         """Returns the directories of all runs that experiments need, as far as their searches are finished.
@@ -219,6 +251,10 @@ class Plan:
     def selection(self, search: str) -> str:
         """Returns the file with a search's winners."""
         return f"{self.profile.results}/search/{search}.json"
+
+    def promotion(self, search: str) -> str:
+        """Returns the file with the learning rates that a search by halving makes in full."""
+        return f"{self.profile.results}/search/{search}.promoted.json"
 
     def searches_of(self, experiment: str) -> list[str]:
         """Returns the searches that must be finished before an experiment's runs are known."""
@@ -234,7 +270,8 @@ class Plan:
         if described.compares:
             return [file for name in described.compares if name in self.grids for file in self.sources(name)]
         names = [RECORD, *([EVALUATION] if described.evaluated else [])]
-        return [f"{run.directory}/{name}" for run in self.runs_of(experiment) for name in names]
+        runs = [*self.first_rung(experiment), *self.runs_of(experiment)]
+        return [f"{run.directory}/{name}" for run in runs for name in names]
 
     def _rates(self, search: str, run: PlannedRun) -> list[float]:
         """Returns the learning rates that a search tries for a run's model and method."""
@@ -254,6 +291,10 @@ class Plan:
     def searches(self) -> list[str]:
         """Returns the experiments that choose for others."""
         return [name for name, experiment in self.experiments.items() if experiment.kind == "search"]
+
+    def halved(self) -> list[str]:
+        """Returns the searches of which a first rung spares most runs."""
+        return [name for name, experiment in self.experiments.items() if experiment.halving]
 
     def tables(self) -> list[str]:
         """Returns the experiments that are tabulated."""
@@ -279,18 +320,20 @@ class Plan:
             for of in (self.models, self.methods, self.tasks)
         ]
         judged = asdict(self.statistics) if described.evaluated or described.compares else None
-        shown = {key: value for key, value in asdict(described).items() if key not in ORDERING}
+        shown = {
+            key: value
+            for key, value in asdict(described).items()
+            if key not in ORDERING and (value or key not in OPTIONS)
+        }
         return json.dumps(
             [shown, *words, judged, _published(described), *_measured(described)], sort_keys=True
         )
 
 
 def _experiment(data: dict[str, Any]) -> Experiment:
-    plot = Plot(**data["plot"]) if data["plot"] else None
     settings = {label: Setting(**setting) for label, setting in data["settings"].items()}
-    bar = Bar(**data["bar"]) if data["bar"] else None
-    steps = Steps(**data["steps"]) if data["steps"] else None
-    return Experiment(**{**data, "plot": plot, "settings": settings, "bar": bar, "steps": steps})
+    parts = {key: kind(**data[key]) for key, kind in PARTS.items() if data[key]}
+    return Experiment(**{**data, "settings": settings, **parts})
 
 
 def _published(experiment: Experiment) -> str | None:

@@ -106,13 +106,16 @@ def _compose(profile: str, extra: list[str]) -> Plan:
         raise ConfigError("conf/experiment is empty: there is nothing to make")
     _check_references(wanted)
     _check_pairs(wanted)
-    for name, experiment in tqdm(wanted.items(), "Planning", unit="experiment", leave=False, disable=None):
-        experiments[name], grids[name] = experiment, []
-        for planned, run in _grid(experiment, settings, of_runs, composed):
-            grids[name].append(planned)
-            models[run.model.name] = _about(run.model)
-            methods[run.method.name] = _about(run.method)
-            tasks[run.task.name] = _about(run.task)
+    with tqdm(unit=" runs", leave=False, disable=None) as progress:
+        for name, experiment in wanted.items():
+            progress.set_description(f"Planning {name}, {len(grids) + 1} of {len(wanted)}")
+            experiments[name], grids[name] = experiment, []
+            for planned, run in _grid(experiment, settings, of_runs, composed):
+                progress.update()
+                grids[name].append(planned)
+                models[run.model.name] = _about(run.model)
+                methods[run.method.name] = _about(run.method)
+                tasks[run.task.name] = _about(run.task)
     return Plan(settings, statistics, experiments, grids, models, methods, tasks, _mirror(settings))
 
 
@@ -125,6 +128,10 @@ def _known(names: list[str], described: dict[str, Experiment]) -> dict[str, Expe
 
 def _check_references(experiments: dict[str, Experiment]) -> None:
     for name, experiment in experiments.items():
+        if experiment.halving and experiment.kind != "search":
+            raise ConfigError(
+                f"conf/experiment/{name}.yaml: halving: for a search alone, not a {experiment.kind}"
+            )
         search = experiment.tuned_by
         if search and (search not in experiments or experiments[search].kind != "search"):
             raise ConfigError(

@@ -1,11 +1,11 @@
 """What a run consists of, as conf/ says it: its model, method, task, budget and trainer."""
 
-import math
 from dataclasses import asdict, dataclass, field
 from typing import Any, get_args
 
 from lorafa.options import Gradient, InitA, Recompute
 from pipeline.config import checks
+from pipeline.config.budget import Budget
 from pipeline.config.metrics import METRICS
 from pipeline.config.profile import Profile
 
@@ -25,39 +25,10 @@ WITHOUT_EFFECT = {
 PRESENTATION = ("label", "short", "paper")
 # What an identity has only where it is chosen: or runs without it would all be others than before.
 OPTIONS = {
-    "budget": ["micro_batch"],
+    "budget": ["micro_batch", "fraction"],
     "method": ["gradient", "rslora", "resample", "recompute", "memory_budget"],
     "trainer": ["checkpointing", "tf32"],
 }
-
-
-@dataclass
-class Budget:
-    """How long a run trains: either `epochs` or `max_steps` is given.
-
-    Attributes:
-        epochs: Passes over the training data.
-        max_steps: Optimizer steps.
-        evaluations: How often it is evaluated, evenly spread; null: after each epoch.
-        batch_size: Examples in a step.
-        max_length: Tokens of an input; the rest is cut off.
-        max_target_length: Tokens of a translation or an answer.
-        micro_batch: Examples of a pass, of which a step has several and adds their gradients up; null: all of a step's.
-    """
-
-    epochs: int | None = field(metadata=checks.at_least(1))
-    max_steps: int | None = field(metadata=checks.at_least(1))
-    evaluations: int | None = field(metadata=checks.at_least(1))
-    batch_size: int = field(metadata=checks.at_least(1))
-    max_length: int = field(metadata=checks.at_least(4))
-    max_target_length: int | None = field(metadata=checks.at_least(4))
-    micro_batch: int | None = field(default=None, metadata=checks.at_least(1))
-
-    def steps(self, examples: int) -> tuple[int, int]:
-        """Returns how many steps a run makes on so many examples, and after how many of them it is evaluated."""
-        epoch = math.ceil(examples / self.batch_size)
-        total = self.max_steps or epoch * (self.epochs or 0)
-        return total, math.ceil(total / self.evaluations) if self.evaluations else epoch
 
 
 @dataclass

@@ -17,9 +17,10 @@ from typing import Any, Literal
 
 from lorafa.memory.sizes import GIB
 from pipeline import files
+from pipeline.config.budget import Budget
 from pipeline.config.plan import PlannedRun
 from pipeline.config.profile import Profile
-from pipeline.config.schema import Budget, RunConfig
+from pipeline.config.schema import RunConfig
 from pipeline.costs.cards import Gpu
 from pipeline.costs.shapes import VALIDATED_TOGETHER, Measured, Shape, shape_of
 from pipeline.costs.sizes import Examples, examples_of

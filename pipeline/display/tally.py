@@ -81,7 +81,7 @@ class Tally:
             count = self._others[OTHERS[rule]]
             count[0] += 1
             count[1] = max(count)
-        if rule == "select":
+        if rule in ("promote", "select"):
             self._runs = {name: self._plan.expected(name) for name in self.experiments}
         if rule not in records.FILES:
             return None

@@ -12,7 +12,7 @@ from matplotlib.ticker import NullLocator
 
 from pipeline.config.metrics import METRICS
 from pipeline.config.paths import spell
-from pipeline.config.plan import Plan
+from pipeline.config.plan import FRACTION, Plan
 from pipeline.figures.style import MARKERS, headline
 from pipeline.results import records
 from pipeline.tables import trained
@@ -33,7 +33,8 @@ def numbers(plan: Plan, name: str) -> pd.DataFrame:
     Raises:
         RecordError: A record is damaged.
     """
-    paths = sorted(path for name in plan.wanted() if (path := Path(name, records.NAME)).is_file())
+    whole = [name for name in plan.wanted() if f"/{FRACTION}=" not in name]  # no first rung of a search
+    paths = sorted(path for name in whole if (path := Path(name, records.NAME)).is_file())
     found = [run for path in paths if (run := _run(plan, path))]
     if not found:
         return pd.DataFrame(columns=[*KEYS, "score", "memory_mib", "seeds", "front"])

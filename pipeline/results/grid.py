@@ -11,7 +11,7 @@ from rich.table import Table
 
 from pipeline.config.compose import combinations, compose_run
 from pipeline.config.metrics import METRICS
-from pipeline.config.plan import PlannedRun
+from pipeline.config.plan import FRACTION, PlannedRun
 from pipeline.results.progress import State, progress
 
 NAMED = ("profile", "model", "method", "task", "seed")  # what a cell says besides its axes
@@ -27,7 +27,7 @@ class Cell:
         states: State to number of seeds.
         metric: What `score` is.
         score: Mean over seeds of the best score so far; None before the first evaluation.
-        best: Whether none of the same model, method and task is better.
+        best: Whether none of the same row is better.
         problems: Why seeds failed.
     """
 
@@ -42,9 +42,9 @@ class Cell:
     best: bool = False
 
     @property
-    def row(self) -> tuple[str, str, str]:
-        """What is compared: cells of one row differ in their axes alone."""
-        return self.model, self.method, self.task
+    def row(self) -> tuple[str | None, ...]:
+        """What is compared: cells of one row differ in their axes alone, and are all of whole runs or all of parts."""
+        return self.model, self.method, self.task, self.axes.get(FRACTION)
 
 
 def cells(runs: Iterable[PlannedRun]) -> list[Cell]:
@@ -101,7 +101,9 @@ def table(grid: list[Cell], title: str) -> Table:
         previous = cell.row
         score = "" if cell.score is None else f"{cell.metric} {cell.score:.4f}{' ←' if cell.best else ''}"
         result.add_row(
-            *cell.row,
+            cell.model,
+            cell.method,
+            cell.task,
             *(cell.axes.get(axis, "") for axis in axes),
             "; ".join([_counted(cell.states), *dict.fromkeys(cell.problems)]),
             score,

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 
-from pipeline.config.plan import Plan, PlannedRun
+from pipeline.config.plan import FRACTION, Plan, PlannedRun
 from pipeline.errors import RecordError
 from pipeline.results import locks, records
 from pipeline.results.progress import Progress, State, progress
@@ -125,7 +125,8 @@ class Status:
 
 def alike(run: PlannedRun) -> list[tuple[str, ...]]:
     """Returns what runs have in common that take about as long, the most alike first."""
-    return [(run.model, run.method, run.task), (run.model, run.method), (run.model,)]
+    part = run.axes.get(FRACTION, "whole")
+    return [(part, run.model, run.method, run.task), (part, run.model, run.method), (part, run.model)]
 
 
 def _seconds(run: PlannedRun) -> dict[str, float]:

@@ -34,9 +34,11 @@ def as_param(identity):
 
 
 def sources(experiment):
-    """The files that an experiment is made of, once the searches that tune it are finished."""
+    """The files that an experiment is made of, once the searches that choose them are finished."""
     for search in PLAN.searches_of(experiment):
         checkpoints.select.get(search=search)
+    if PLAN.experiments[experiment].halving:
+        checkpoints.promote.get(search=experiment)
     return PLAN.sources(experiment)
 
 

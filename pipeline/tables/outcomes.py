@@ -14,8 +14,8 @@ from pipeline.tables.table import Cell, Table
 ROOT = Path(__file__).parents[2]
 
 
-def read(plan: Plan, name: str) -> pd.DataFrame:
-    """Reads an experiment's runs, one row each.
+def read(plan: Plan, name: str, runs: list[PlannedRun] | None = None) -> pd.DataFrame:
+    """Reads an experiment's runs, or others of it, one row each.
 
     Returns:
         Columns `model`, `method`, `task`, `seed`, `rank`, `lr`, the experiment's axes, `directory`, `status`,
@@ -27,7 +27,7 @@ def read(plan: Plan, name: str) -> pd.DataFrame:
         RecordError: A run's record or evaluation is missing or damaged.
     """
     evaluated = plan.experiments[name].evaluated
-    return pd.DataFrame([_row(run, evaluated) for run in plan.runs_of(name)])
+    return pd.DataFrame([_row(run, evaluated) for run in (plan.runs_of(name) if runs is None else runs)])
 
 
 def notice(results: pd.DataFrame) -> str:
