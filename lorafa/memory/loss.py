@@ -56,7 +56,7 @@ def set_loss(model: PreTrainedModel, loss: Loss) -> None:
     if loss == "shifted-logits":
         model.loss_function = shifted_logits_loss
     if loss == "float-logits":
-        model.forward = _with_float_logits(model.forward)  # type: ignore[method-assign]
+        model.forward = _with_float_logits(model.forward)
 
 
 def _with_float_logits(forward: Callable[..., Any]) -> Callable[..., Any]:

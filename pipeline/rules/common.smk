@@ -22,7 +22,9 @@ def check_before_work():
         if job.rule.name in ("train", "evaluate"):
             run = PLAN.run(job.wildcards_dict["run"])
             scoring = run.benchmarks if job.rule.name == "evaluate" else []
-            for repository in sorted({*run.repositories, *scoring} - PLAN.mirror.keys()):
+            for repository in sorted(
+                {*run.repositories, *scoring} - PLAN.mirror.keys()
+            ):
                 assets.in_mirror(repository, PLAN.profile.mirror)
     if any(job.rule.name == "overview" for job in jobs):
         refuse_mix(PLAN, OVERRIDES)

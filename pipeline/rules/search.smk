@@ -20,7 +20,9 @@ checkpoint promote:
     conda:
         "../../environment.yml"
     params:
-        runs=lambda wildcards: [run.directory for run in PLAN.first_rung(wildcards.search)],
+        runs=lambda wildcards: [
+            run.directory for run in PLAN.first_rung(wildcards.search)
+        ],
         choice=lambda wildcards: PLAN.experiments[wildcards.search].choice,
         keep=lambda wildcards: PLAN.experiments[wildcards.search].halving.keep,
         overrides=overrides,
@@ -43,7 +45,9 @@ checkpoint select:
     conda:
         "../../environment.yml"
     params:
-        runs=lambda wildcards: [run.directory for run in PLAN.expected(wildcards.search)],
+        runs=lambda wildcards: [
+            run.directory for run in PLAN.expected(wildcards.search)
+        ],
         choice=lambda wildcards: PLAN.experiments[wildcards.search].choice,
         overrides=overrides,
     shell:
