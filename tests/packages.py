@@ -2,11 +2,14 @@
 
 import ast
 from collections.abc import Iterable
+from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+distributions = cache(packages_distributions)  # reads what every installed package consists of
 
 
 def names(requirements: Iterable[str]) -> set[str]:
@@ -16,7 +19,7 @@ def names(requirements: Iterable[str]) -> set[str]:
 
 def imported(*files: Path) -> set[str]:
     """The installed distributions of what files import, anywhere in them."""
-    found, packages = packages_distributions(), set()
+    found, packages = distributions(), set()
     for file in files:
         nodes = list(ast.walk(ast.parse(file.read_text())))
         modules = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
