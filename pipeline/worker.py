@@ -11,6 +11,7 @@ import argparse
 import ctypes
 import gc
 import importlib
+import io
 import json
 import os
 import runpy
@@ -275,6 +276,8 @@ def _receive(connection: socket.socket, size: int) -> bytes:
 
 def _execute(module: str, arguments: list[str]) -> int:
     sys.argv = [module, *arguments]
+    if isinstance(sys.stdout, io.TextIOWrapper):  # or a log would have what went wrong before what was printed
+        sys.stdout.reconfigure(line_buffering=True)
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # what came since the fork comes now
         runpy.run_module(module, run_name="__main__", alter_sys=True)
