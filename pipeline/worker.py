@@ -276,8 +276,8 @@ def _receive(connection: socket.socket, size: int) -> bytes:
 
 def _execute(module: str, arguments: list[str]) -> int:
     sys.argv = [module, *arguments]
-    if isinstance(sys.stdout, io.TextIOWrapper):  # or a log would have what went wrong before what was printed
-        sys.stdout.reconfigure(line_buffering=True)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # or a log would begin with its last lines
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # what came since the fork comes now
         runpy.run_module(module, run_name="__main__", alter_sys=True)
