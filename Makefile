@@ -49,7 +49,7 @@ docs: $(call with,docs) build/planner.html
 # The site's planner: minutes, so it is computed again only where the library has changed.
 build/planner.html: $(shell find lorafa -name "*.py" -o -name "*.html") | $(call with,docs)
 	mkdir -p build
-	$(RUN) python -m lorafa.memory --html $@ --model llama-3-8b,roberta-large
+	$(RUN) python -m lorafa.memory --html $@ --model llama-3-8b
 
 notebooks: $(call with,notebooks)
 	$(RUN) jupytext --quiet --to ipynb notebooks/*.py
