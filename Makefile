@@ -6,7 +6,7 @@
 # make report   [CORES=N] [PROFILE=...]              all of it, with the runs and the verdicts, in one HTML file
 # make tables SEEDS=6                                the same with six seeds: what is trained already stays
 # make tables OVERRIDES="model.frozen_dtype=float32" every run changed, and every table says so; as for figures and the report
-# make docs                                          this documentation as a site, in build/site; its planner takes minutes once
+# make docs                                          this documentation as a site, in build/site; `make planner docs`: with a planner in it, after minutes
 # make notebooks                                     notebooks/*.py as notebooks with their outputs
 # make test-faults                                   processes killed, disks full, clocks wrong: about ten minutes
 # make test-slurm                                    profiles/slurm on a real Slurm: about ten minutes; skipped without one
@@ -33,7 +33,7 @@ RUN := PATH="$(BIN):$$PATH"
 # What an extra has installed. `dev` has them all, but for `audit`.
 with = $(VENV)/with-$(if $(and $(filter-out audit,$(1)),$(wildcard $(VENV)/with-dev)),dev,$(1))
 
-.PHONY: tables figures rebuttal questions all report docs notebooks test test-integration test-slow test-distributed test-faults test-hub test-peft test-versions test-wheel test-slurm test-cuda audit lint format lock check readme clean
+.PHONY: tables figures rebuttal questions all report docs planner notebooks test test-integration test-slow test-distributed test-faults test-hub test-peft test-versions test-wheel test-slurm test-cuda audit lint format lock check readme clean
 
 tables figures rebuttal questions all: $(call with,pipeline)
 	$(RUN) snakemake --cores $(CORES) --config $(CONFIG) -- $@
@@ -43,10 +43,12 @@ report: $(call with,pipeline)
 	$(RUN) snakemake --quiet all --report results/$(PROFILE)/report.html --config $(CONFIG) -- overview
 	@echo "The report is results/$(PROFILE)/report.html"
 
-docs: $(call with,docs) build/planner.html
+docs: $(call with,docs)
 	$(RUN) NO_MKDOCS_2_WARNING=1 mkdocs build --strict
 
-# The site's planner: minutes, so it is computed again only where the library has changed.
+# Minutes, so it is computed again only where the library has changed.
+planner: build/planner.html
+
 build/planner.html: $(shell find lorafa -name "*.py" -o -name "*.html") | $(call with,docs)
 	mkdir -p build
 	$(RUN) python -m lorafa.memory --html $@ --model llama-3-8b

@@ -13,12 +13,12 @@ ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 PLANNER = ROOT / "build/planner.html"
 NO_PLANNER = """<!doctype html>
-<html lang="en"><title>No planner</title><main><h1>No planner</h1><code>make docs</code> computes it.</main></html>
+<html lang="en"><title>No planner</title><main><h1>No planner</h1><code>make planner docs</code> computes it.</main></html>
 """
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Adds the configuration reference, and the planner if `make docs` has computed it."""
+    """Adds the configuration reference, and the planner if `make planner` has computed it."""
     planner = PLANNER.read_text(encoding="utf-8") if PLANNER.is_file() else NO_PLANNER
     files.append(File.generated(config, "configuration.md", content=generated.configuration()))
     files.append(File.generated(config, "planner.html", content=planner))
