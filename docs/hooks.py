@@ -13,7 +13,8 @@ ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 PLANNER = ROOT / "build/planner.html"
 NO_PLANNER = """<!doctype html>
-<html lang="en"><title>No planner</title><main><h1>No planner</h1><code>make planner docs</code> computes it.</main></html>
+<html lang="en"><title>No planner</title><main><h1>No planner</h1>
+<code>make planner docs</code> computes it.</main></html>
 """
 
 
