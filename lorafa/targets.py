@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import check_target_module_exists
+from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
 from torch import nn
 from torch.nn.utils.parametrize import ParametrizationList
 from transformers.models.bert.modeling_bert import BertAttention
@@ -14,11 +15,6 @@ from transformers.models.llama.modeling_llama import LlamaAttention
 from transformers.models.roberta.modeling_roberta import RobertaAttention
 from transformers.models.t5.modeling_t5 import T5Attention
 from transformers.pytorch_utils import Conv1D
-
-try:
-    from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
-except ImportError:  # before PEFT 0.19 or transformers 5, where no name is taken for another
-    convert_peft_config_for_transformers = None  # type: ignore[assignment]
 
 PROJECTIONS = "qkvo"
 _BERT = ("self.query", "self.key", "self.value", "output.dense")
@@ -110,8 +106,6 @@ def _named_as_experts(model: nn.Module, names: Iterable[str]) -> set[str]:
 
 
 def _is_experts_name(model: nn.Module, leaf: str) -> bool:
-    if convert_peft_config_for_transformers is None:
-        return False
     config = LoraConfig(target_modules=[leaf])
     try:
         convert_peft_config_for_transformers(config, model, None)

@@ -144,9 +144,7 @@ class SavedTensorMeter:
             self._nodes[id(node)] = node  # keeps the id taken
             pending.extend(parent for parent, _ in node.next_functions if parent is not None)
             if isinstance(node, BackwardCFunction):
-                packed = [
-                    getattr(raw, "data", None) for raw in node._raw_saved_tensors
-                ]  # unpacking would make checkpoints run
+                packed = [raw.data for raw in node._raw_saved_tensors]  # unpacking would make checkpoints run
                 for tensor in _tensors_in([packed, vars(node)]):
                     self._record(tensor, type(node).__name__)
 

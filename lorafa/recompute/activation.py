@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
-from transformers.activations import ACT2FN, NewGELUActivation
+from transformers.activations import GELUActivation, GELUTanh, NewGELUActivation, SiLUActivation
 from transformers.models.gemma.modeling_gemma import GemmaMLP
 from transformers.models.llama.modeling_llama import LlamaMLP
 from transformers.models.mistral.modeling_mistral import MistralMLP
@@ -38,17 +38,13 @@ ACTIVATIONS: dict[str, _Activation] = {
     "relu": (F.relu, lambda grad, x: _aten.threshold_backward(grad, x, 0)),
 }
 
-# By the name that a configuration has for them; their classes have other names in other versions.
-_OF_CONFIGURATIONS = {
-    "silu": "silu",
-    "gelu": "gelu",
-    "gelu_new": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "relu": "relu",
-}
 _NAMES: dict[type[nn.Module], str] = {
     nn.SiLU: "silu",
-    **{type(ACT2FN[known]): name for known, name in _OF_CONFIGURATIONS.items()},
+    SiLUActivation: "silu",
+    GELUActivation: "gelu",
+    NewGELUActivation: "gelu_tanh",
+    GELUTanh: "gelu_tanh",
+    nn.ReLU: "relu",
 }
 
 

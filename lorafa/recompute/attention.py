@@ -86,10 +86,8 @@ class _RecomputedQkv(nn.Module):
 
 def obstacle(model: nn.Module) -> str | None:
     """Why the q, k and v of a model cannot be recomputed, or None if they can."""
-    configs = [
-        getattr(module, "config", None) for module in model.modules() if isinstance(module, tuple(CLASSES))
-    ]
-    others = sorted({getattr(config, "_attn_implementation", "eager") for config in configs} - {"sdpa"})
+    configs: list[Any] = [module.config for module in model.modules() if isinstance(module, tuple(CLASSES))]
+    others = sorted({config._attn_implementation for config in configs} - {"sdpa"})
     return f'attn_implementation is "{others[0]}": load the model with "sdpa"' if others else None
 
 

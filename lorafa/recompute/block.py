@@ -7,7 +7,6 @@ comes. So the pass runs to its end, which is an addition later.
 """
 
 from functools import partial
-from inspect import signature
 from typing import Any
 
 from torch.utils.checkpoint import checkpoint
@@ -22,11 +21,8 @@ from transformers.models.t5.modeling_t5 import T5Block
 
 from lorafa.recompute.classes import derived
 
-# Of `torch.utils.checkpoint.checkpoint`, and of transformers' `gradient_checkpointing_enable`. PyTorch 2.8 has no such
-# choice: there the garbage collector frees what was made again.
-CHECKPOINT: dict[str, Any] = {"use_reentrant": False}
-if "early_stop" in signature(checkpoint).parameters:
-    CHECKPOINT["early_stop"] = False
+# Of `torch.utils.checkpoint.checkpoint`, and of transformers' `gradient_checkpointing_enable`.
+CHECKPOINT: dict[str, Any] = {"use_reentrant": False, "early_stop": False}
 
 
 class _Checkpointed:
