@@ -56,6 +56,12 @@ def results_plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     return plan
 
 
+@pytest.fixture(scope="module")
+def plans(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Where a file's tests keep the plans that they compose, for LORAFA_CACHE."""
+    return str(tmp_path_factory.mktemp("plans"))
+
+
 @pytest.fixture(scope="session")
 def compose_tiny(tiny_overrides: list[str]):
     """Composes a run of the tiny mirror."""

@@ -24,12 +24,6 @@ HALVING = "profile.grids.halving={fraction:0.25,keep:1}"
 SEEDS = "profile.grids.search_seeds=[0,1]"
 
 
-@pytest.fixture(scope="module")
-def plans(tmp_path_factory) -> str:
-    """Where composed plans stay, so that they are composed once."""
-    return str(tmp_path_factory.mktemp("plans"))
-
-
 @pytest.fixture
 def plan(tmp_path, plans, monkeypatch) -> Plan:
     monkeypatch.setenv("LORAFA_CACHE", plans)

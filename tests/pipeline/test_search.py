@@ -29,12 +29,6 @@ METHODS = ("full-ft", "prompt-tuning", "lora", "lora-fa")
 
 
 @pytest.fixture(scope="module")
-def plans(tmp_path_factory) -> str:
-    """Where plans are kept from one test to the next."""
-    return str(tmp_path_factory.mktemp("plans"))
-
-
-@pytest.fixture(scope="module")
 def environment(tmp_path_factory, plans):
     """What commands run with: the project, and a warm worker for all of this file's runs."""
     socket = str(tmp_path_factory.mktemp("worker") / "socket")

@@ -16,12 +16,6 @@ RATES = (5e-4, 1e-3, 2e-3)
 SEEDS = ("profile.seeds=[0,1]", "profile.grids.search_seeds=[0,1]")
 
 
-@pytest.fixture(scope="module")
-def plans(tmp_path_factory) -> str:
-    """Where composed plans stay, so that they are composed once."""
-    return str(tmp_path_factory.mktemp("plans"))
-
-
 @pytest.fixture
 def plan(tmp_path, plans, monkeypatch) -> Plan:
     monkeypatch.setenv("LORAFA_CACHE", plans)
