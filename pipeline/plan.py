@@ -23,7 +23,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from lorafa.memory.margin import MARGIN
+from lorafa.memory.margin import MARGIN, WITHIN
 from lorafa.memory.sizes import GIB
 from pipeline import status
 from pipeline.cli import command_line, job
@@ -156,8 +156,8 @@ def notes(survey: Survey, downloads: list[Download], jobs: int) -> Iterator[str]
         "long as they are cut at: what is shorter costs less."
     )
     yield (
-        f"Memory is estimated; safe is {100 * MARGIN:g} % more of what PyTorch reserves, which all but one of "
-        "others' measurements stay within (docs/memory.md). What is not safe counts as not fitting."
+        f"Memory is estimated; safe is {100 * MARGIN:g} % more of what PyTorch reserves, {WITHIN} "
+        "(docs/memory.md). What is not safe counts as not fitting."
     )
     if jobs > 1:
         walls = ", ".join(

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lorafa.memory.geometry import BUILT_IN
-from lorafa.memory.margin import CONTEXT, MARGIN
+from lorafa.memory.margin import CONTEXT, MARGIN, WITHIN
 from lorafa.memory.recipe import (
     Attention,
     DType,
@@ -209,7 +209,7 @@ def fit_table(fits: dict[str, tuple[Fit, Change | None]], device_memory: int) ->
     """Whether each method fits, how far it goes, and what would make it fit."""
     view = Table(
         title=f"on {device_memory / GIB:.1f} GiB: reserved memory and {CONTEXT / GIB:.1f} GiB of CUDA context; safe: "
-        f"{100 * MARGIN:g} % more reserved, which all but one of others' measurements stay within"
+        f"{100 * MARGIN:g} % more reserved, {WITHIN}"
     )
     for heading in (
         "method",

@@ -9,6 +9,9 @@ CONTEXT = round(0.7 * GIB)
 # count, one exceeds it, by what PyTorch had reserved and did not use (15.6 % above the estimate; it allocated 1 % more
 # than estimated), and the next is 7.7 % above its estimate. Source: `python -m pipeline.published`.
 MARGIN = 0.1
+WITHIN = (
+    "which all but one of others' measurements stay within"  # the same in words, after what the margin is of
+)
 
 
 def needed(reserved: int) -> int:
@@ -17,5 +20,5 @@ def needed(reserved: int) -> int:
 
 
 def safe(reserved: int) -> int:
-    """Bytes of the device on which every measured step with this estimate would have run."""
+    """Bytes of the device that a step with this estimate needs, with the margin."""
     return round(reserved * (1 + MARGIN)) + CONTEXT

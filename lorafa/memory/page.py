@@ -23,7 +23,7 @@ from lorafa.memory.budget import FREE, ladder
 from lorafa.memory.cards import CARDS
 from lorafa.memory.estimate import Estimate, estimate
 from lorafa.memory.fit import longest
-from lorafa.memory.margin import CONTEXT, MARGIN
+from lorafa.memory.margin import CONTEXT, MARGIN, WITHIN
 from lorafa.memory.recipe import Method, Recipe, RecipeError
 from lorafa.options import Recompute
 
@@ -322,5 +322,5 @@ def html(found: dict[str, Any]) -> str:
         found: As `tables` returns it.
     """
     data = json.dumps(found, separators=(",", ":")).replace("<", "\\u003c")
-    page = TEMPLATE.read_text(encoding="utf-8")
+    page = TEMPLATE.read_text(encoding="utf-8").replace("@WITHIN@", escape(WITHIN))
     return page.replace("@SETTING@", escape(found["setting"])).replace("@DATA@", data)

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from lorafa.memory.margin import MARGIN
+from lorafa.memory.margin import MARGIN, WITHIN
 from pipeline.config.plan import Plan
 from pipeline.tables.memory import ESTIMATED, read_rows
 from pipeline.tables.table import Cell, Row, Table
@@ -37,9 +37,8 @@ def build(plan: Plan, name: str) -> Table:
         columns=["Method", *(text for card in cards for text in (f"{card} GiB: batch", "length"))],
         rows=rows,
         notes=[
-            f"What fits, fits with {100 * MARGIN:g} % more reserved memory than estimated, which all but one of "
-            "others' measurements stay within (docs/memory.md), and with CUDA's context. –: nothing does. Lengths are "
-            "multiples of 64 tokens."
+            f"What fits, fits with {100 * MARGIN:g} % more reserved memory than estimated, {WITHIN} "
+            "(docs/memory.md), and with CUDA's context. –: nothing does. Lengths are multiples of 64 tokens."
         ],
         data=found.to_dict("records"),
         text_columns=1,
