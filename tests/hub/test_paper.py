@@ -29,7 +29,7 @@ def paper(server: Hub, tmp_path_factory: pytest.TempPathFactory) -> Done:
     server.reset()
     server.accounts[TOKEN] = set(repositories.GATED)
     user = User(tmp_path_factory.mktemp("paper") / "home", server, HF_TOKEN=TOKEN)
-    result = user.snakemake("tables")
+    result = user.snakemake("tables", "rebuttal")
     assert result.returncode == 0, result.stderr[-5000:]
     assert server.unknown == []
     return Done(user, server, server.downloads())
