@@ -60,17 +60,16 @@ class Difference:
 
 
 def cells(results: Path) -> Cells:
-    """Returns the scored runs of a tree that can be compared.
+    """Returns the scored runs of a tree.
 
     Raises:
-        RecordError: There are none, or a record is damaged.
+        RecordError: There are none.
     """
     found: Cells = defaultdict(dict)
     root = results / "runs"
     for file in sorted(root.rglob(records.EVALUATION)):
-        if runs.comparable(records.read(file.parent)):
-            cell, _, seed = file.parent.relative_to(root).as_posix().rpartition("/seed=")
-            found[cell][int(seed)] = file.parent
+        cell, _, seed = file.parent.relative_to(root).as_posix().rpartition("/seed=")
+        found[cell][int(seed)] = file.parent
     if not found:
         raise RecordError(f"{root} has no scored run: give a folder such as results/mini")
     return dict(found)

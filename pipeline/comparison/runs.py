@@ -60,12 +60,6 @@ def read(directory: str | Path) -> Run:
         ) from error
 
 
-def comparable(record: Record) -> bool:
-    """Returns whether verdicts read the predictions of such a run: those with a score for each example."""
-    task = record.run_info.config["task"]
-    return task["kind"] != "instructions" or bool(task["scoring"]["benchmark"])
-
-
 def pair(
     task: str, candidate: Mapping[int, Run], reference: Mapping[int, Run], untuned: Run | None = None
 ) -> TaskRuns:
@@ -122,7 +116,12 @@ def _translation(_record: Record, predictions: pd.DataFrame) -> Run:
     return Run(records.DONE, bleu(first.prediction.tolist(), references), nothing, clusters=sources)
 
 
-def _instructions(_record: Record, predictions: pd.DataFrame) -> Run:
+def _instructions(record: Record, predictions: pd.DataFrame) -> Run:
+    benchmark = record.run_info.config["task"]["scoring"]["benchmark"]
+    return _benchmark(predictions) if benchmark else _responses(predictions)
+
+
+def _benchmark(predictions: pd.DataFrame) -> Run:
     """MMLU's score is a mean over subjects, which are drawn as a whole."""
     by_subject = predictions.assign(
         hit=predictions.prediction == predictions.answer,
@@ -131,6 +130,15 @@ def _instructions(_record: Record, predictions: pd.DataFrame) -> Run:
     shares = by_subject.mean()
     subjects = shares.index.tolist()
     return Run(records.DONE, mean(shares.hit), mean(shares.constant), clusters=subjects)
+
+
+def _responses(predictions: pd.DataFrame) -> Run:
+    """Super-NaturalInstructions' score is a mean over instances; those of one passage are drawn together."""
+    passages = None
+    if "input" in predictions:  # which runs that were scored earlier did not store
+        passages = [clusters.sentence(text.splitlines() or [""]) for text in predictions.input]
+    outcomes = mean(predictions.rouge_l / 100)
+    return Run(records.DONE, outcomes, mean(0 * predictions.rouge_l), clusters=passages)
 
 
 # By the kind of the task.

@@ -1,10 +1,14 @@
 """The rebuttal's table on Super-NaturalInstructions: evaluation loss against the learning rate, and held-out tasks."""
 
+from dataclasses import replace
+from itertools import combinations
+
 import pandas as pd
 
+from pipeline.comparison import runs as comparison
 from pipeline.config.paths import spell
 from pipeline.config.plan import Plan
-from pipeline.tables import outcomes
+from pipeline.tables import outcomes, verdicts
 from pipeline.tables.table import Cell, Row, Table
 
 PUBLISHED = ("model", "task", "lr", "method", "eval_loss")
@@ -58,10 +62,36 @@ def build(plan: Plan, name: str) -> Table:
             * (not published.empty),
             "The loss is that of the last step; ROUGE-L, in percent, is of the checkpoint with the least loss, on "
             "tasks that were not trained on.",
+            *_verdicts(plan, name, results),
             *outcomes.footnotes(results),
         ],
         data=_data(results, published),
     )
+
+
+def _verdicts(plan: Plan, name: str, results: pd.DataFrame) -> list[str]:
+    """Returns what each pair of methods comes to by ROUGE-L, each at the rate of its least loss, on other examples."""
+    experiment, found = plan.experiments[name], []
+    independent: set[str] = set()
+    results = results.assign(best=[best.score if best else float("inf") for best in results.best])
+    for model in experiment.models:
+        scored = {}
+        for method in experiment.methods:
+            runs = results[(results.model == model) & (results.method == method)]
+            chosen = runs[runs.lr == runs.groupby("lr").best.mean().idxmin()]
+            scored[method] = {run.seed: comparison.read(run.directory) for run in chosen.itertuples()}
+        for reference, candidate in combinations(experiment.methods, 2):
+            # What an answer of no words scores is what a run counts for that diverged, and nobody's gain.
+            paired = comparison.pair("held-out tasks", scored[candidate], scored[reference])
+            labels = (plan.methods[method]["label"] for method in (candidate, reference))
+            (judged,) = verdicts.report(plan, [replace(paired, baseline=None)], *labels).tasks
+            independent.update(judged.independent)
+            found.append(f"{plan.models[model]['short']}, ROUGE-L: {judged.text}. {judged.more}.")
+    how = (
+        "Verdicts pair seeds and instances of the held-out tasks, those of one passage drawn together; each method "
+        "has the learning rate of its least loss, which is of other examples. docs/statistics.md"
+    )
+    return [*found, how, *verdicts.independent_note(independent)]
 
 
 def _data(results: pd.DataFrame, published: pd.DataFrame) -> list[dict[str, object]]:

@@ -3,11 +3,9 @@
 import pandas as pd
 
 from pipeline.comparison import runs
-from pipeline.comparison.paired import compare
 from pipeline.comparison.runs import Run
 from pipeline.comparison.verdict import Comparison, Report
 from pipeline.config.plan import Plan
-from pipeline.results import records
 from pipeline.tables import comparison, trained, verdicts
 from pipeline.tables.table import Table
 
@@ -37,7 +35,7 @@ def build(plan: Plan, name: str) -> Table:
 
 def judged(plan: Plan, name: str, results: pd.DataFrame) -> list[tuple[Report, Comparison]]:
     """Compares the experiment's pairs on each model and task, each setting at its best learning rate."""
-    settings, found = plan.statistics, []
+    found = []
     best = comparison.best_rates(results, comparison.keys(plan, name))
     for candidate, references in plan.experiments[name].pairs.items():
         for reference in references:
@@ -45,14 +43,8 @@ def judged(plan: Plan, name: str, results: pd.DataFrame) -> list[tuple[Report, C
                 ours, theirs = (_scored(at[at.setting == label]) for label in (candidate, reference))
                 if not (ours and theirs):
                     continue
-                report = compare(
-                    [runs.pair(plan.tasks[str(task)]["label"], ours, theirs)],
-                    _named(plan, name, candidate, str(model)),
-                    reference,
-                    margin=settings.margin,
-                    fraction=settings.fraction,
-                    confidence=settings.confidence,
-                )
+                paired = [runs.pair(plan.tasks[str(task)]["label"], ours, theirs)]
+                report = verdicts.report(plan, paired, _named(plan, name, candidate, str(model)), reference)
                 found.append((report, report.tasks[0]))
     return found
 
@@ -87,8 +79,8 @@ def points(plan: Plan, name: str) -> pd.DataFrame:
 
 
 def _scored(at: pd.DataFrame) -> dict[int, Run]:
-    """Returns the runs of a setting by seed; none where no verdict reads such a task."""
-    if at.empty or not runs.comparable(records.read(at.directory.iloc[0])):
+    """Returns the runs of a setting by seed; none where the experiment compares losses, which have no examples."""
+    if "loss" in set(at.metric):
         return {}
     return {int(run.seed): runs.read(run.directory) for run in at.itertuples()}
 

@@ -68,14 +68,15 @@ def build(plan: Plan, name: str) -> Table:
             "says how intervals are computed and what they cannot say.",
             f"Seeds to decide: how many in all would decide an inconclusive verdict with {settings.power:.0%} power, "
             "should the difference and its deviation over seeds stay as they are seen.",
-            *_independent(independent),
+            *independent_note(independent),
         ],
         data=data,
         text_columns=4,
     )
 
 
-def _independent(tasks: set[str]) -> list[str]:
+def independent_note(tasks: set[str]) -> list[str]:
+    """Returns the note on tasks whose examples count as drawn each by itself, if there are any."""
     if not tasks:
         return []
     return [
@@ -148,19 +149,26 @@ def reports(plan: Plan, name: str) -> Iterator[tuple[str, Report]]:
                 continue
             together = [[task] for task in scored] if experiment.kind == "mmlu" else [list(scored)]
             for part in together:
-                report = compare(
-                    [_pair(plan, task, scored[task], reference) for task in part],
-                    plan.methods[settings.candidate]["label"],
-                    plan.methods[reference]["label"],
-                    margin=settings.margin,
-                    fraction=settings.fraction,
-                    confidence=settings.confidence,
-                )
+                paired = [_pair(plan, task, scored[task], reference) for task in part]
+                labels = (plan.methods[method]["label"] for method in (settings.candidate, reference))
                 label = plan.models[model]["short"]
                 yield (
                     (f"{label}-{plan.tasks[part[0]]['label']}" if experiment.kind == "mmlu" else label),
-                    report,
+                    report(plan, paired, *labels),
                 )
+
+
+def report(plan: Plan, tasks: list[TaskRuns], candidate: str, reference: str) -> Report:
+    """Compares two methods, or settings, by their labels, with the margins of the configuration."""
+    settings = plan.statistics
+    return compare(
+        tasks,
+        candidate,
+        reference,
+        margin=settings.margin,
+        fraction=settings.fraction,
+        confidence=settings.confidence,
+    )
 
 
 def _scored(plan: Plan, name: str, model: str, task: str) -> dict[str, dict[int, Run]]:

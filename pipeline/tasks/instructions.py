@@ -88,6 +88,7 @@ def _held_out_tasks(
     scored = pd.DataFrame(
         {
             "task": rows["task"],
+            "input": rows["input"],
             "prediction": responses,
             "reference": rows["output"],
             "rouge_l": [

@@ -141,6 +141,7 @@ def test_held_out_tasks_are_scored_by_what_is_generated(compose_tiny, tmp_path):
     predictions = pd.read_parquet(tmp_path / records.PREDICTIONS)
     assert set(predictions.task) == set(config.task.instructions.heldout_tasks)
     assert evaluation.scores["rouge_l"] == pytest.approx(predictions.rouge_l.mean())
+    assert predictions.input.map(len).min() > 0, "by which verdicts know a passage"
 
 
 def test_a_changed_configuration_asks_for_training(finished, compose_tiny):
