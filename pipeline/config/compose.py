@@ -180,6 +180,8 @@ def problems(run: RunConfig) -> Iterable[tuple[str, str]]:
         )
     if getattr(run.task, run.task.kind) is None:
         yield f"task.{run.task.kind}", f"task {run.task.name} is of this kind and needs its settings"
+    if run.task.held_out and run.task.kind != "classification":
+        yield "task.held_out", f"for a classification alone, which task {run.task.name} is not"
     if run.lr is None and method.kind != "untuned":
         yield "method.lr", f"no learning rate for model {model.name}: add one, or give lr=..."
     if run.task.kind != "classification" and budget.max_target_length is None:
@@ -311,5 +313,7 @@ def explain(error: Exception) -> str:
             f"conf/{group}/{name}.yaml does not exist{meant(name, error.options)}; {group} is one of {there}"
         )
     if wrong := re.match(r"Could not override '([^']+)'", lines[0]):
-        return f"command line: {wrong[1]}: {_unknown_key(wrong[1])}"
+        key = wrong[1]
+        added = f"the chosen file does not have it; to add it, write +{key}=..."
+        return f"command line: {key}: {added if key in _keys(RunConfig) else _unknown_key(key)}"
     return " ".join(lines[:2])

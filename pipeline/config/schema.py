@@ -27,6 +27,7 @@ PRESENTATION = ("label", "short", "paper")
 OPTIONS = {
     "budget": ["micro_batch", "fraction"],
     "method": ["gradient", "rslora", "resample", "recompute", "memory_budget"],
+    "task": ["held_out"],
     "trainer": ["checkpointing", "tf32"],
 }
 
@@ -222,6 +223,8 @@ class Task:
         epochs: By model; what a budget may refer to.
         max_length: What a budget may refer to.
         max_target_length: What a budget may refer to.
+        held_out: Share of the training split that is set aside and takes the place of the validation splits, for a
+            classification; null: none.
         classification: For tasks of this kind.
         translation: For tasks of this kind.
         instructions: For tasks of this kind.
@@ -240,6 +243,7 @@ class Task:
     epochs: dict[str, int]
     max_length: int = field(metadata=checks.at_least(4))
     max_target_length: int | None = field(default=None, metadata=checks.at_least(4))
+    held_out: float | None = field(default=None, metadata=checks.between(0, 1))
     classification: Classification | None = None
     translation: Translation | None = None
     instructions: Instructions | None = None

@@ -1,6 +1,7 @@
 """How many examples a run trains and is scored on: counted where the data are on the machine, else as published."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -152,7 +153,11 @@ def examples_of(run: Mapping[str, Any], scoring: Mapping[str, Any], profile: Pro
             scored, asked = _benchmark(benchmark, count)
     else:
         train = count(task, task["subset"], [task["train_split"]])
-        validation = count(task, task["subset"], task["validation_splits"])
+        if share := task.get("held_out"):
+            validation = math.ceil(share * train)
+            train -= validation
+        else:
+            validation = count(task, task["subset"], task["validation_splits"])
         scored = validation
         if task["kind"] == "translation":
             sizes = [count(task, task["subset"], [split]) for split in scoring["splits"]]

@@ -13,6 +13,8 @@ from pipeline.assets import Source
 from pipeline.config.schema import Task
 from pipeline.data import labels, plain
 
+HELD_OUT = "held_out"  # the split that `task.held_out` makes of a part of the training split
+
 
 @dataclass(frozen=True)
 class Scale:
@@ -38,7 +40,7 @@ class Scale:
 
 @dataclass(frozen=True)
 class GlueData:
-    """A task's training examples, and its validation splits one after the other.
+    """A task's training examples, and its validation splits, or what is held out, one after the other.
 
     Attributes:
         train: Columns `input_ids`, `attention_mask` (and `token_type_ids`), `labels`.
@@ -70,8 +72,12 @@ def load(
     """
     assert task.classification is not None
     columns, num_labels = task.classification.text_columns, task.classification.num_labels
-    wanted = [task.train_split, *task.validation_splits]
+    validated = [HELD_OUT] if task.held_out else task.validation_splits
+    wanted = [task.train_split, *([] if task.held_out else validated)]
     splits = labels.read(source, task.subset, wanted, columns, num_labels, cache)
+    if task.held_out:
+        parted = splits[task.train_split].train_test_split(task.held_out, seed=0)
+        splits = {task.train_split: parted["train"], HELD_OUT: parted["test"]}
 
     def tokenize(batch: dict[str, list[str]]) -> dict[str, list[list[int]]]:
         texts = [batch[column] for column in columns]
@@ -88,8 +94,8 @@ def load(
         return tokens.rename_column("label", "labels")
 
     train = prepare(task.train_split)
-    parts = [_by_length(prepare(split)) for split in task.validation_splits]
-    sizes = {split: len(part) for split, part in zip(task.validation_splits, parts, strict=True)}
+    parts = [_by_length(prepare(split)) for split in validated]
+    sizes = {split: len(part) for split, part in zip(validated, parts, strict=True)}
     validation = concatenate_datasets(parts)
     if not task.classification.standardize:
         return GlueData(train, validation, sizes)

@@ -122,6 +122,15 @@ def test_the_paper_profile_has_the_recipes_of_tables_3_and_4():
             "method.targets=null",
             "command line: method.targets: lora-fa needs all-linear, attention, or letters of qkvo as in qv",
         ),
+        (
+            "method.rslora=true",
+            "command line: method.rslora: the chosen file does not have it; to add it, write +method.rslora=...",
+        ),
+        ("+task.held_out=1", "command line: task.held_out: must be above 0 and below 1, got 1.0"),
+        (
+            "model=t5-mini task=wmt16-en-ro +task.held_out=0.1",
+            "task.held_out: for a classification alone, which task wmt16-en-ro is not",
+        ),
         ("method.memory_budget=24", "command line: method.memory_budget: must be a size like 24GiB or 80GB"),
         ("method.targets=mlp", "method.targets: must be all-linear, attention, or letters of qkvo as in qv"),
         ("method.targets=qq", "method.targets: must be all-linear, attention, or letters of qkvo as in qv"),
@@ -158,7 +167,12 @@ def test_an_option_is_part_of_an_identity_where_it_is_set():
     words = ["method=lora-fa", "task=sst2"]
     (plain, _), (same, _) = compose_run(words), compose_run([*words, "trainer.tf32=false"])
     assert plain.identity() == same.identity()
-    for option in ("trainer.tf32=true", "trainer.checkpointing=true", "+method.gradient=projected"):
+    for option in (
+        "trainer.tf32=true",
+        "trainer.checkpointing=true",
+        "+method.gradient=projected",
+        "+task.held_out=0.1",
+    ):
         assert compose_run([*words, option])[0].identity() != plain.identity()
 
 

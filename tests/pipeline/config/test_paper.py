@@ -84,6 +84,9 @@ def test_the_appendix_s_settings_are_those_of_the_experiments():
     assert max(experiments["table7"].axes["lr"]) == 9e-3
     assert experiments["figure4"].overrides == {"budget.batch_size": 4 * 320}
     assert min(experiments["search"].axes["lr"]["full-ft"]) == 1e-5
+    assert experiments["search"].overrides == {
+        "+task.held_out": 0.1
+    }  # no example of Table 2 chooses its rates
     for name in ("equal_parameters", "equal_memory", "lora_qv_ranks"):
         assert experiments[name].models == ["llama2-7b"]
     small, _, _ = compose_experiments(["profile=mini"])

@@ -136,6 +136,9 @@ def test_a_mirror_need_not_have_every_configuration_that_its_card_names(compose,
     run = compose("task=cola", f"profile.mirror={tmp_path}")
     found = sizes.examples_of(run.identity(), run.evaluation_identity()["scoring"], run.profile)
     assert (found.train, found.validation, found.sources) == (64, 32, {sizes.ON_DISK})
+    identity = {**run.identity(), "task": {**run.identity()["task"], "held_out": 0.1}}
+    found = sizes.examples_of(identity, run.evaluation_identity()["scoring"], run.profile)
+    assert (found.train, found.validation, found.scored) == (57, 7, 7)
     assert sizes._on_disk("nyu-mll/glue", "main", "ax", str(tmp_path)) == {}
 
 

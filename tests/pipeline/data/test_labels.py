@@ -78,6 +78,17 @@ def test_what_can_be_used_is_left_as_it_is(tmp_path, tokenizer, task):
     assert data.train["labels"][:] == [1, 0, 1] and data.validation_sizes == {"validation": 3}
 
 
+def test_a_share_of_the_training_examples_takes_the_place_of_the_validation_split(tmp_path, tokenizer, task):
+    """Each example is in one of the two, and always in the same."""
+    lines = [f"{'a ' * count}film,1" for count in range(1, 11)]
+    drawn = [load(tmp_path, tokenizer, replace(task, held_out=0.25), lines) for _ in range(2)]
+    for data in drawn:
+        lengths = [[len(ids) for ids in part["input_ids"]] for part in (data.train, data.validation)]
+        assert sorted(lengths[0] + lengths[1]) == [count + 3 for count in range(1, 11)]
+        assert data.validation_sizes == {"held_out": 3} and lengths[1] == sorted(lengths[1])
+    assert drawn[0].validation[:] == drawn[1].validation[:]
+
+
 def test_whole_numbers_of_a_regression_become_floats(tmp_path, tokenizer, task):
     data = load(tmp_path, tokenizer, task, ["a film,4", "a plot,0"], classes=1)
     assert data.train["labels"][:] == [4.0, 0.0]
