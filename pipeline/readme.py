@@ -1,6 +1,7 @@
 """Writes a page's tables and numbers from those of a profile: `python -m pipeline.readme profile=mini`.
 
-The page is README.md, or by `--page docs/questions.md` that of our questions, with its figures in docs/questions/.
+The page is README.md; by `--page docs/questions.md` that of our questions, with its figures in docs/questions/; or by
+`--page docs/memory.md` that of the estimates.
 
 What it writes stands between `<!-- name -->` and `<!-- /name -->`, and nobody types there: the tables that the DAG has
 made, the verdicts under them, and what the runs ran on. The words around are the page's own.
@@ -24,7 +25,8 @@ from pipeline.tables.stamp import refuse_mix
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "README.md"
-QUESTIONS = "questions.md"
+QUESTIONS, MEMORY = "questions.md", "memory.md"
+ESTIMATED = ("what_fits", "figure3", "rebuttal_lengths", "table5")
 SHOWN = ("roberta-large", "llama-7b")  # of Table 5's models
 TRAINED = ("table2", "table3", "table4")
 NOT_MADE = "*Not made yet: `make questions` makes it.*"
@@ -58,6 +60,17 @@ def answers(plan: Plan) -> dict[str, str]:
     directories = [Path(run.directory) for name in names for run in plan.expected(name)]
     made = [path for path in directories if (path / records.NAME).is_file()]
     return found | {"runs": _runs(_exported(results, made)) if made else NOT_MADE}
+
+
+def estimates(plan: Plan) -> dict[str, str]:
+    """Returns what stands between each pair of comments on the page of memory.
+
+    Raises:
+        ConfigError: The profile's numbers mean nothing.
+        RecordError: A table is missing.
+    """
+    results = _results(plan)
+    return {name: "\n".join(_table(results, name)[0]) for name in ESTIMATED}
 
 
 def _results(plan: Plan) -> Path:
@@ -150,7 +163,9 @@ def _read(path: Path) -> str:
     try:
         return path.read_text()
     except FileNotFoundError as error:
-        raise RecordError(f"{path} does not exist: make the tables first (make tables)") from error
+        raise RecordError(
+            f"{path} does not exist: make the tables first (make tables, or make all)"
+        ) from error
 
 
 @job
@@ -161,9 +176,9 @@ def main() -> None:
     plan, arguments = parse_plan(parser)
     refuse_mix(plan, [])  # a page's numbers are the profile's own
     old = _read(arguments.page)
-    of_questions = arguments.page.name == QUESTIONS
-    new = fill(old, answers(plan) if of_questions else blocks(plan))
-    if of_questions:
+    found = {QUESTIONS: answers, MEMORY: estimates}.get(arguments.page.name, blocks)
+    new = fill(old, found(plan))
+    if found is answers:
         copy_figures(plan, arguments.page.with_suffix(""))
     if new != old:
         files.write_text(arguments.page, new)

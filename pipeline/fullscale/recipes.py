@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cache, partial
@@ -23,8 +24,10 @@ from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
 
+from lorafa.memory.cards import CARDS
 from lorafa.memory.recipe import Recipe, RecipeError
 from lorafa.memory.sizes import GIB
+from pipeline.cli import quieten
 from pipeline.config.compose import CONF, compose_experiments, compose_run
 from pipeline.config.experiment import Experiment, Steps
 from pipeline.config.schema import RunConfig
@@ -39,7 +42,8 @@ READINGS: tuple[Reading, ...] = ("nominal", "fitted")
 # What the paper's device held besides PyTorch's reserved memory: "hardware reserved" and "PyTorch reserved" of the
 # rebuttal's breakdown (paper Figure 3), in bytes.
 OVERHEAD = round(1.2 * GIB)
-A100_80GB = round(79.15 * GIB)
+# Where LLaMA's padded length was fitted: all of its cells at a length that is not stated otherwise.
+FITTED = ("table5", "rebuttal_submodules", "rebuttal_ranks", "rebuttal_layers", "rebuttal_scales")
 
 # A task of each kind of model, whose lengths a step has where it says no other.
 TASKS = {"encoder": "mrpc", "encoder-decoder": "wmt16-en-ro", "decoder": "alpaca"}
@@ -179,17 +183,26 @@ def published(table: str, folder: Path) -> dict[frozenset[tuple[str, str]], str]
         table: Stem of the CSV file.
         folder: Where it is: results/paper.
     """
-    path = folder / f"{table}.csv"
-    if not path.exists():
-        return {}
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
     names = {name for name, _ in TABLES[table]("nominal")[0].key}
     return {
         frozenset((name, row[name]) for name in names): row["memory_gb"]
-        for row in rows
+        for row in _rows(table, folder)
         if "memory_gb" in row and names <= row.keys()
     }
+
+
+def _rows(table: str, folder: Path) -> list[dict[str, str]]:
+    path = folder / f"{table}.csv"
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def card_of(table: str, folder: Path) -> int:
+    """Bytes of the A100 that a table's published numbers are of: 80 GB, unless the file says otherwise."""
+    sizes = [row.get("device_gb", "80") for row in _rows(table, folder) if "memory_gb" in row]
+    return CARDS[f"a100-{sizes[0] if sizes else 80}gb"]
 
 
 def recipes(tables: Iterable[str]) -> list[Recipe]:
@@ -225,6 +238,38 @@ def compare(table: str, folder: Path, results: Mapping[Recipe, Estimate]) -> Tab
     return view
 
 
+def llama_cells(folder: Path) -> list[tuple[Recipe, float]]:
+    """The fitted steps that LLaMA's length was fitted on, each with the GB that were published for it."""
+    found = []
+    for table in FITTED:
+        theirs = published(table, folder)
+        for cell in cells(table, "fitted"):
+            value = theirs.get(frozenset(cell.key), "")
+            if cell.recipe.model.startswith("llama") and value.replace(".", "").isdigit():
+                found.append((cell.recipe, float(value)))
+    return found
+
+
+def fit(lengths: Iterable[int], folder: Path, processes: int) -> Table:
+    """A table for the terminal: how far the estimates are from LLaMA's published cells, by their length."""
+    from lorafa.memory.estimate import estimate_all
+
+    known = llama_cells(folder)
+    at = {length: [replace(recipe, source_length=length) for recipe, _ in known] for length in lengths}
+    results = estimate_all([recipe for recipes in at.values() for recipe in recipes], processes)
+    view = Table(title=f"LLaMA's {len(known)} published cells", title_justify="left")
+    for heading in ("length", "root mean square error", "largest error"):
+        view.add_column(heading, justify="right")
+    for length, steps in at.items():
+        errors = [
+            device_memory(results[step]) / GIB / theirs - 1
+            for step, (_, theirs) in zip(steps, known, strict=True)
+        ]
+        deviation = math.sqrt(sum(error**2 for error in errors) / len(errors))
+        view.add_row(str(length), f"{deviation:.1%}", f"{max(errors, key=abs):+.1%}")
+    return view
+
+
 def _gib(nbytes: int) -> str:
     return f"{nbytes / GIB:.2f}"
 
@@ -241,13 +286,24 @@ def main(arguments: Iterable[str] | None = None) -> None:
         "--reference", type=Path, default=Path("results/paper"), help="published numbers (CSV)"
     )
     parser.add_argument("--processes", type=int, default=2, help="default: %(default)s")
+    parser.add_argument(
+        "--fit",
+        type=int,
+        nargs="+",
+        metavar="LENGTH",
+        help="print instead how far LLaMA's cells are from the paper's at these lengths",
+    )
     options = parser.parse_args(arguments if arguments is None else list(arguments))
     if unknown := set(options.tables) - set(TABLES):
         parser.error(f"unknown tables: {', '.join(sorted(unknown))}; there are {', '.join(TABLES)}")
+    quieten()
     from lorafa.memory.estimate import estimate_all
 
-    results = estimate_all(recipes(options.tables), options.processes)
     console = Console(width=110)
+    if options.fit:
+        console.print(fit(options.fit, options.reference, options.processes))
+        return
+    results = estimate_all(recipes(options.tables), options.processes)
     for table in options.tables:
         console.print(compare(table, options.reference, results))
 

@@ -11,7 +11,7 @@ from lorafa.memory.recipe import Recipe
 from pipeline.config.plan import Plan
 from pipeline.errors import RecordError
 from pipeline.fullscale import measured
-from pipeline.fullscale.recipes import A100_80GB, published
+from pipeline.fullscale.recipes import card_of, published
 from pipeline.tables.table import Cell, Row, Table
 
 ROOT = Path(__file__).parents[2]
@@ -53,6 +53,7 @@ def build(plan: Plan, name: str) -> Table:
     """Builds a table of peak memory: one row a cell, the paper's number beside both readings."""
     experiment = plan.experiments[name]
     cells = read_estimates(plan, name)
+    capacity = card_of(name, (ROOT / experiment.reference).parent)
     keys = [column for column in cells.attrs["keys"] if column != "method"]
     rows: list[Row] = []
     previous: tuple[Any, ...] | None = None
@@ -62,7 +63,7 @@ def build(plan: Plan, name: str) -> Table:
         texts.append(Cell(METHODS.get(line.method, line.method)))
         texts.append(Cell(line.paper or "–"))
         texts += [Cell(f"{line[reading] / GIB:.1f}") for reading in READINGS]
-        texts.append(Cell(_ratio(line.fitted, line.paper)))
+        texts.append(Cell(_ratio(line.fitted, line.paper, capacity)))
         texts += [Cell(f"{line.allocated / GIB:.1f}"), Cell(f"{line.saved / GIB:.1f}")]
         texts += [
             Cell("–" if pd.isna(line[card]) else f"{line[card] / GIB:.1f}") for card in cells.attrs["cards"]
@@ -260,10 +261,11 @@ def _items(cell: str) -> list[str]:
     return parts
 
 
-def _ratio(size: int, published: str) -> str:
-    """Compares bytes with the paper's GB; its OOM was on an A100 of 80 GB."""
-    if published == "OOM":
-        return "OOM too" if size > A100_80GB else "fits"
+def _ratio(size: int, published: str, capacity: int) -> str:
+    """Compares bytes with the paper's GB, or with whether it fitted its card of this capacity."""
+    ours = "OOM" if size > capacity else "fits"
+    if published in ("OOM", "fits"):
+        return f"{ours} too" if ours == published else ours
     return f"{size / GIB / float(published):.2f}" if re.fullmatch(r"\d+(\.\d+)?", published) else "–"
 
 

@@ -147,3 +147,15 @@ def test_the_page_of_questions_has_a_place_for_each():
     plan = make_plan("mini")
     page = (readme.ROOT / "docs" / readme.QUESTIONS).read_text()
     assert readme.fill(page, readme.answers(plan))
+
+
+def test_the_page_of_memory_has_a_place_for_each_table_of_estimates(plan):
+    for name in readme.ESTIMATED:
+        table = Table(name, name, "", "", ["Row", "GiB"], [Row([Cell(name), Cell("12.3")])], ["a note"])
+        render.write(table, Path(plan.profile.results, "tables"))
+    page = readme.fill((readme.ROOT / "docs" / readme.MEMORY).read_text(), readme.estimates(plan))
+    for name in readme.ESTIMATED:
+        assert f"| {name}" in block(page, name) and "a note" not in block(page, name)
+    Path(plan.profile.results, "tables/what_fits.md").unlink()
+    with pytest.raises(RecordError, match=r"what_fits\.md does not exist"):
+        readme.estimates(plan)
