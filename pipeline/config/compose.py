@@ -31,7 +31,7 @@ from pipeline.config import checks, precision
 from pipeline.config.experiment import Experiment, Statistics
 from pipeline.config.profile import Profile
 from pipeline.config.schema import ADAPTED, KINDS, RunConfig
-from pipeline.errors import ConfigError, meant, not_installed
+from pipeline.errors import ConfigError, meant, not_installed, unknown
 
 CONF = Path(__file__).parents[2] / "conf"
 LAUNCHERS = ("joblib", "submitit_slurm", "submitit_local")  # of the extra `sweep`
@@ -65,7 +65,7 @@ def combinations(overrides: Iterable[str]) -> list[list[str]]:
 
 
 def compose_experiments(overrides: Iterable[str]) -> tuple[dict[str, Experiment], Profile, Statistics]:
-    """Composes and checks conf/experiment/, the profile that fills its grids, and how methods are compared.
+    """Composes and checks a profile's experiments, the profile that fills their grids, and how methods are compared.
 
     Keys under `full_scale` in an experiment's file replace its others in profiles of the paper's own models.
 
@@ -80,10 +80,20 @@ def compose_experiments(overrides: Iterable[str]) -> tuple[dict[str, Experiment]
     statistics: Statistics = _typed(Statistics, cfg, "statistics", _Locator(choices, overrides))
     experiments: dict[str, Experiment] = {}
     OmegaConf.set_struct(cfg, False)
-    for file in sorted((CONF / "experiment").glob("*.yaml")):
+    there = {file.stem: file for file in sorted((CONF / "experiment").glob("*.yaml"))}
+    for name in profile.experiments or ():
+        if name not in there:
+            raise ConfigError(f"profile.experiments: {unknown('experiment', name, there)}")
+    for file in there.values():
+        if profile.experiments is not None and file.stem not in profile.experiments:
+            continue
         described = typing.cast(dict[str, Any], OmegaConf.to_container(_load(file)))
         at_full_scale = described.pop("full_scale", {})
         if described.get("only_full_scale") and not profile.full_scale:
+            if profile.experiments is not None:
+                raise ConfigError(
+                    f"profile.experiments: {file.stem}: of the paper's models alone, as in profile=paper"
+                )
             continue
         cfg.experiment = described | (at_full_scale if profile.full_scale else {})
         where = _Locator({**choices, "experiment": file.stem}, overrides)
@@ -120,8 +130,8 @@ def _typed(schema: type, cfg: DictConfig, key: str, where: "_Locator") -> Any:
         typed = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), node))
     except OmegaConfBaseException as error:
         wrong = f"{key}.{_key_of(error).removeprefix(f'{key}.')}"
-        unknown = isinstance(error, ConfigKeyError | ConfigAttributeError)
-        problem = _unknown_key(wrong, schema, f"{key}.") if unknown else _first_line(error)
+        misspelt = isinstance(error, ConfigKeyError | ConfigAttributeError)
+        problem = _unknown_key(wrong, schema, f"{key}.") if misspelt else _first_line(error)
         raise ConfigError(where(wrong, problem)) from error
     for field_key, problem in _field_problems(typed, f"{key}."):
         raise ConfigError(where(field_key, problem))

@@ -100,8 +100,7 @@ def _compose(profile: str, extra: list[str]) -> Plan:
     models: dict[str, dict[str, str]] = {}
     methods: dict[str, dict[str, str]] = {}
     tasks: dict[str, dict[str, str]] = {}
-    described, settings, statistics = compose_experiments(base)
-    wanted = described if settings.experiments is None else _known(settings.experiments, described)
+    wanted, settings, statistics = compose_experiments(base)
     if not wanted:
         raise ConfigError("conf/experiment is empty: there is nothing to make")
     _check_references(wanted)
@@ -117,13 +116,6 @@ def _compose(profile: str, extra: list[str]) -> Plan:
                 methods[run.method.name] = _about(run.method)
                 tasks[run.task.name] = _about(run.task)
     return Plan(settings, statistics, experiments, grids, models, methods, tasks, _mirror(settings))
-
-
-def _known(names: list[str], described: dict[str, Experiment]) -> dict[str, Experiment]:
-    for name in names:
-        if name not in described:
-            raise ConfigError(f"profile.experiments: {unknown('experiment', name, described)}")
-    return {name: experiment for name, experiment in described.items() if name in names}
 
 
 def _check_references(experiments: dict[str, Experiment]) -> None:

@@ -60,7 +60,7 @@ def test_a_finished_run_is_a_line_with_its_score_and_the_time_left(plan, logger,
     display.end()
     shown = capfd.readouterr()
     assert "Select" not in shown.err and "\x1b" not in shown.err
-    method = f"{first.model} {first.method} {first.task} lr 1e-3 seed 0"
+    method = f"{first.model} {first.method} {first.task} held_out 0.1 lr 1e-3 seed 0"
     # Seven runs of 31 s, two at a time.
     assert (
         f"{method}: accuracy 84.8, 31 s  (Search: learning rates of Table 2: 1 of 8 runs, 1 min 48 s left)"
@@ -88,7 +88,7 @@ def test_errors_are_shown_in_full_and_counted_at_the_end(plan, logger, capfd, tm
     display.end()
     shown = capfd.readouterr().err
     assert "the disk is nearly full" in shown and shown.count("died with SIGKILL") == 1
-    assert f"failed: {first.model} {first.method} {first.task} lr 1e-3 seed 0" in shown
+    assert f"failed: {first.model} {first.method} {first.task} held_out 0.1 lr 1e-3 seed 0" in shown
     *_, heading, one, other = shown.splitlines()
     assert heading == "2 jobs have failed. The same command tries again, and keeps what is done:"
     assert one.endswith(f"lr 1e-3 seed 0: {log}") and other.endswith("lr 2e-3 seed 0: ")

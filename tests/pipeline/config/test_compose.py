@@ -50,7 +50,7 @@ def test_every_task_composes_with_its_kind_of_model_and_no_other(task):
 
 @pytest.mark.parametrize("profile", choices("profile"))
 def test_every_experiment_composes(profile):
-    experiments, settings, _ = compose_experiments([f"profile={profile}"])
+    experiments, settings, _ = compose_experiments([f"profile={profile}", "profile.experiments=null"])
     assert settings.name == profile
     full_scale = {
         one
@@ -62,6 +62,20 @@ def test_every_experiment_composes(profile):
         assert experiment.name == name
         for group in ("model", "method", "task"):
             assert set(getattr(experiment, f"{group}s")) <= set(choices(group))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("tabel2", "profile.experiments: no experiment 'tabel2' (did you mean 'table2'?)"),
+        ("larger_model", "profile.experiments: larger_model: of the paper's models alone"),
+    ],
+)
+def test_a_profile_has_the_experiments_that_it_names_and_none_else(name, message):
+    assert set(compose_experiments(["profile.experiments=[table2,search]"])[0]) == {"search", "table2"}
+    with pytest.raises(ConfigError) as caught:
+        compose_experiments([f"profile.experiments=[table2,{name}]"])
+    assert str(caught.value).startswith(message)
 
 
 def test_the_paper_profile_is_the_paper_recipe():
