@@ -81,12 +81,13 @@ def _verdicts(plan: Plan, name: str, results: pd.DataFrame) -> list[str]:
             chosen = runs[runs.lr == runs.groupby("lr").best.mean().idxmin()]
             scored[method] = {run.seed: comparison.read(run.directory) for run in chosen.itertuples()}
         for reference, candidate in combinations(experiment.methods, 2):
-            # What an answer of no words scores is what a run counts for that diverged, and nobody's gain.
+            # A run that diverged counts as empty answers, which are no baseline that a gain is above.
             paired = comparison.pair("held-out tasks", scored[candidate], scored[reference])
             labels = (plan.methods[method]["label"] for method in (candidate, reference))
             (judged,) = verdicts.report(plan, [replace(paired, baseline=None)], *labels).tasks
             independent.update(judged.independent)
-            found.append(f"{plan.models[model]['short']}, ROUGE-L: {judged.text}. {judged.more}.")
+            words = ". ".join(part for part in (judged.text, judged.more) if part)
+            found.append(f"{plan.models[model]['short']}, ROUGE-L: {words}.")
     how = (
         "Verdicts pair seeds and instances of the held-out tasks, those of one passage drawn together; each method "
         "has the learning rate of its least loss, which is of other examples. docs/statistics.md"
