@@ -23,7 +23,9 @@ KEYS = ["kind", "task", "metric", "model", "method", "setting"]
 
 
 def numbers(plan: Plan, name: str) -> pd.DataFrame:
-    """Returns every setting of the profile's experiments that has finished runs; runs made by hand are left out.
+    """Returns every setting of the profile's experiments that has finished runs.
+
+    Runs made by hand are left out, and those that were scored on held-out training examples.
 
     Returns:
         Columns `kind`, `task`, `metric`, `model`, `method`, `setting` (the run's path without its seed), `score` and
@@ -84,7 +86,7 @@ def _run(plan: Plan, path: Path) -> dict[str, Any] | None:
     record = records.read(path.parent)
     run, info = record.run_info, record.train_info
     score, memory = trained.score(info), info.step_memory_bytes
-    if score is None or memory is None:
+    if score is None or memory is None or run.config["task"].get("held_out"):  # scored on other examples
         return None
     return {
         "kind": run.config["task"]["kind"],

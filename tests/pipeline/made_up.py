@@ -115,6 +115,9 @@ def _config(run: PlannedRun) -> dict:
     return {
         "model": {"name": run.model, "frozen_dtype": "float32"},
         "method": {"name": run.method},
-        "task": {"name": run.task, "kind": "classification", "subset": run.task},
+        "task": {
+            **{"name": run.task, "kind": "classification", "subset": run.task},
+            "held_out": run.identity["task"].get("held_out"),
+        },
         **{"rank": run.rank, "lr": run.lr, "seed": run.seed},
     }

@@ -136,6 +136,13 @@ def test_ticks_of_memory_are_round_and_never_one_alone(memory, expected):
     assert [label.get_text() for label in axes.get_xticklabels()] == expected
 
 
+def test_a_search_on_held_out_examples_is_no_point(tmp_path):
+    plan = made_up.plan_of(tmp_path, "search", "pareto")
+    for run in plan.runs_of("search"):
+        made_up.write(run, 0.8)
+    assert pareto.numbers(plan, "pareto").empty
+
+
 def test_without_a_finished_run_there_is_an_empty_figure(tmp_path):
     empty = made_up.plan_of(tmp_path, "figure6", "pareto")
     assert pareto.numbers(empty, "pareto").empty
