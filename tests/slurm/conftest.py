@@ -85,7 +85,7 @@ class ClusterProject(Project):
         mine = [f"profile.mirror={mirror}", "profile.build_mirror=null", "budget.batch_size=8"]
         super().__init__(folder, [*mine, "budget.evaluations=4", f"budget.max_steps={steps}"])
         self.cluster = cluster
-        others = f"budget.batch_size=8/budget.evaluations=4/budget.max_steps={steps}"
+        others = f"budget.batch_size=8/budget.evaluations=4/budget.max_steps={steps}/task.held_out=0.1"
         name = f"model=minilm/method=lora-fa/task=mrpc/rank=8/lr=1e-3/{others}/seed=0"
         self.run = folder / "results/smoke/runs" / name  # one of them
         for experiment in ("search", "table2"):

@@ -75,6 +75,7 @@ def undisturbed(tmp_path_factory, make_project) -> Path:
         "model=minilm",
         "method=lora-fa",
         "task=mrpc",
+        "+task.held_out=0.1",
         "lr=1e-3",
         "seed=0",
     ]
