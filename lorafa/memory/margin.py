@@ -9,9 +9,8 @@ CONTEXT = round(0.7 * GIB)
 # count, one exceeds it, by what PyTorch had reserved and did not use (15.6 % above the estimate; it allocated 1 % more
 # than estimated), and the next is 7.7 % above its estimate. Source: `python -m pipeline.published`.
 MARGIN = 0.1
-WITHIN = (
-    "which all but one of others' measurements stay within"  # the same in words, after what the margin is of
-)
+# The same in words, after what the margin is of.
+WITHIN = "which all but one of others' measurements stay within"
 
 
 def needed(reserved: int) -> int:

@@ -72,10 +72,11 @@ def load(
     """
     assert task.classification is not None
     columns, num_labels = task.classification.text_columns, task.classification.num_labels
-    validated = [HELD_OUT] if task.held_out else task.validation_splits
-    wanted = [task.train_split, *([] if task.held_out else validated)]
+    validated = [] if task.held_out else task.validation_splits
+    wanted = [task.train_split, *validated]
     splits = labels.read(source, task.subset, wanted, columns, num_labels, cache)
     if task.held_out:
+        validated = [HELD_OUT]
         parted = splits[task.train_split].train_test_split(task.held_out, seed=0)
         splits = {task.train_split: parted["train"], HELD_OUT: parted["test"]}
 

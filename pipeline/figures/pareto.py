@@ -19,6 +19,8 @@ from pipeline.tables import trained
 
 MIB = 2**20
 COLUMNS = 3
+# Settings of runs that a search alone compares: a first rung, and what is scored on other examples.
+LEFT_OUT = (FRACTION, "task.held_out")
 KEYS = ["kind", "task", "metric", "model", "method", "setting"]
 
 
@@ -35,8 +37,8 @@ def numbers(plan: Plan, name: str) -> pd.DataFrame:
     Raises:
         RecordError: A record is damaged.
     """
-    whole = [name for name in plan.wanted() if f"/{FRACTION}=" not in name]  # no first rung of a search
-    paths = sorted(path for name in whole if (path := Path(name, records.NAME)).is_file())
+    comparable = [name for name in plan.wanted() if not any(f"/{key}=" in name for key in LEFT_OUT)]
+    paths = sorted(path for name in comparable if (path := Path(name, records.NAME)).is_file())
     found = [run for path in paths if (run := _run(plan, path))]
     if not found:
         return pd.DataFrame(columns=[*KEYS, "score", "memory_mib", "seeds", "front"])
@@ -86,7 +88,7 @@ def _run(plan: Plan, path: Path) -> dict[str, Any] | None:
     record = records.read(path.parent)
     run, info = record.run_info, record.train_info
     score, memory = trained.score(info), info.step_memory_bytes
-    if score is None or memory is None or run.config["task"].get("held_out"):  # scored on other examples
+    if score is None or memory is None:
         return None
     return {
         "kind": run.config["task"]["kind"],

@@ -225,13 +225,12 @@ def compare(table: str, folder: Path, results: Mapping[Recipe, Estimate]) -> Tab
     for nominal, fitted in zip(TABLES[table]("nominal"), TABLES[table]("fitted"), strict=True):
         value = theirs.get(frozenset(nominal.key), "")
         result = results[fitted.recipe]
-        number = value.replace(".", "").isdigit()
         view.add_row(
             " ".join(text for _, text in nominal.key),
             value,
             _gib(device_memory(results[nominal.recipe])),
             _gib(device_memory(result)),
-            f"{device_memory(result) / GIB / float(value):.3f}" if number else "",
+            f"{device_memory(result) / GIB / float(value):.3f}" if _is_number(value) else "",
             _gib(result.peak),
             _gib(result.breakdown["cache"]),
         )
@@ -245,7 +244,7 @@ def llama_cells(folder: Path) -> list[tuple[Recipe, float]]:
         theirs = published(table, folder)
         for cell in cells(table, "fitted"):
             value = theirs.get(frozenset(cell.key), "")
-            if cell.recipe.model.startswith("llama") and value.replace(".", "").isdigit():
+            if cell.recipe.model.startswith("llama") and _is_number(value):
                 found.append((cell.recipe, float(value)))
     return found
 
@@ -268,6 +267,10 @@ def fit(lengths: Iterable[int], folder: Path, processes: int) -> Table:
         deviation = math.sqrt(sum(error**2 for error in errors) / len(errors))
         view.add_row(str(length), f"{deviation:.1%}", f"{max(errors, key=abs):+.1%}")
     return view
+
+
+def _is_number(text: str) -> bool:
+    return text.replace(".", "").isdigit()
 
 
 def _gib(nbytes: int) -> str:

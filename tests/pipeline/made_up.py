@@ -115,9 +115,6 @@ def _config(run: PlannedRun) -> dict:
     return {
         "model": {"name": run.model, "frozen_dtype": "float32"},
         "method": {"name": run.method},
-        "task": {
-            **{"name": run.task, "kind": "classification", "subset": run.task},
-            "held_out": run.identity["task"].get("held_out"),
-        },
+        "task": {"name": run.task, "kind": "classification", "subset": run.task},
         **{"rank": run.rank, "lr": run.lr, "seed": run.seed},
     }
